@@ -1,0 +1,214 @@
+"""Every error that trio_sandbox raises on purpose, by culprit.
+
+    SandboxError
+    ├── InvalidConfigError            what was asked for is not possible (all problems at once)
+    ├── UnsupportedError              valid, but this version cannot do it
+    ├── HostNotReadyError             something is missing on this machine (`trio-sandbox doctor`)
+    ├── SandboxNotFoundError
+    ├── SandboxAlreadyExistsError
+    ├── SandboxNotRunningError
+    │   ├── SandboxDrainingError
+    │   └── SandboxPausedError
+    ├── SandboxStillRunningError
+    ├── BootError                     the machine did not come up
+    ├── SandboxCrashedError           the machine went away without being asked to
+    ├── ExecFailedError               the command never started
+    ├── ExecTimeoutError              the command was killed at its `timeout=`
+    ├── ImageError
+    │   ├── ImageNotFoundError
+    │   ├── ImagePullError
+    │   ├── ImageInUseError
+    │   └── InvalidImageError         damaged, hostile or over a limit
+    ├── StorageError                  the host's disk refused (full, read-only)
+    └── ProtocolError
+        ├── LocalProtocolError        our side made a wrong call
+        └── RemoteProtocolError       the other side sent wrong bytes
+
+Errors carry their facts as attributes; `str()` is one sentence that says what to do where something can be done.
+An `ExceptionGroup` leaves `open_sandbox` only when a background failure joined the block's own; its leaves are these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class SandboxError(Exception):
+    """Base of all errors of this package."""
+
+
+class InvalidConfigError(SandboxError, ValueError):
+    """A configuration was refused before anything was created.
+
+    `problems` lists every fault found, one sentence each, naming the option.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(self.problems))
+
+
+class UnsupportedError(SandboxError):
+    """A documented option or operation that this version does not have. Never raised for a typing mistake."""
+
+    def __init__(self, operation: str, hint: str = "") -> None:
+        self.operation = operation
+        self.hint = hint
+        super().__init__(f"{operation} is not supported yet" + (f": {hint}" if hint else ""))
+
+
+class HostNotReadyError(SandboxError):
+    """The host lacks something that sandboxes need. `component` is a line of `trio-sandbox doctor`."""
+
+    def __init__(self, component: str, problem: str, remedy: str = "run `trio-sandbox setup`") -> None:
+        self.component = component
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{component}: {problem}; {remedy}")
+
+
+class NamedSandboxError(SandboxError):
+    """Base of the errors about one sandbox, whose `name` they carry."""
+
+    template = "sandbox {name!r}"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(self.template.format(name=name))
+
+
+class SandboxNotFoundError(NamedSandboxError):
+    """No sandbox has this name."""
+
+    template = "there is no sandbox named {name!r}"
+
+
+class SandboxAlreadyExistsError(NamedSandboxError):
+    """The name is taken by a sandbox that exists now."""
+
+    template = "a sandbox named {name!r} exists already; choose another name or end that one first"
+
+
+class SandboxNotRunningError(NamedSandboxError):
+    """The operation needs a running sandbox. Not raised for a crash that this call itself ran into."""
+
+    template = "sandbox {name!r} is not running"
+
+
+class SandboxDrainingError(SandboxNotRunningError):
+    """The sandbox lets its sessions finish and takes no new ones."""
+
+    template = "sandbox {name!r} is draining and takes no new sessions"
+
+
+class SandboxPausedError(SandboxNotRunningError):
+    """The sandbox is paused; resume it first."""
+
+    template = "sandbox {name!r} is paused; resume it first"
+
+
+class SandboxStillRunningError(NamedSandboxError):
+    """The operation needs a sandbox that has ended."""
+
+    template = "sandbox {name!r} is still running; stop or kill it first"
+
+
+def with_console(message: str, console_tail: str) -> str:
+    """Add the last lines of the guest's console to an error message, if there are any."""
+    lines = [line for line in console_tail.splitlines() if line.strip()][-8:]
+    return message + "".join(f"\n  console: {line}" for line in lines)
+
+
+class BootError(SandboxError):
+    """The machine did not reach the ready state, and nothing of it is left.
+
+    `stage` is where it stopped: "spawn" (the VMM itself), "kernel" (no sign of the agent in time),
+    "agent" (it answered wrongly or vanished), or the agent's own stage ("modules", "mount", …). `console_tail` is what the guest printed
+    last: evidence for people, written by the guest.
+    """
+
+    def __init__(self, stage: str, message: str, console_tail: str = "") -> None:
+        self.stage = stage
+        self.console_tail = console_tail
+        super().__init__(with_console(f"the sandbox did not boot ({stage}): {message}", console_tail))
+
+
+class SandboxCrashedError(SandboxError):
+    """The machine went away without being asked to.
+
+    `reason` is a `trio_sandbox.lifecycle.EndReason` value; `console_tail` is evidence for people.
+    """
+
+    def __init__(self, name: str, reason: str, console_tail: str = "") -> None:
+        self.name = name
+        self.reason = reason
+        self.console_tail = console_tail
+        super().__init__(with_console(f"sandbox {name!r} crashed ({reason})", console_tail))
+
+
+class ExecFailedError(SandboxError):
+    """The command never ran. Not raised for a command that ran and failed: that is an exit code.
+
+    `kind`: not_found, permission_denied, not_executable, bad_cwd, bad_args, user_setup_failed, resource_limit,
+    out_of_memory, too_many_sessions or other. `errno` is the guest's, 0 when there is none.
+    """
+
+    def __init__(self, kind: str, errno: int, message: str) -> None:
+        self.kind = kind
+        self.errno = errno
+        super().__init__(message)
+
+
+class ExecTimeoutError(SandboxError, TimeoutError):
+    """The command was killed in the guest at its `timeout=`; `stdout` and `stderr` are what it had written by then."""
+
+    def __init__(self, timeout: float, stdout: bytes, stderr: bytes) -> None:
+        self.timeout = timeout
+        self.stdout = stdout
+        self.stderr = stderr
+        super().__init__(f"the command was killed after {timeout:g} s")
+
+
+class ImageError(SandboxError):
+    """Base of the errors about one image, whose `reference` they carry."""
+
+    def __init__(self, reference: str, message: str) -> None:
+        self.reference = reference
+        super().__init__(f"image {reference!r}: {message}")
+
+
+class ImageNotFoundError(ImageError):
+    """The reference names nothing that is here."""
+
+
+class ImagePullError(ImageError):
+    """A registry could not deliver the image."""
+
+
+class ImageInUseError(ImageError):
+    """The image cannot be removed while a sandbox stands on it."""
+
+
+class InvalidImageError(ImageError):
+    """The image is damaged, breaks its own digests, tries to escape its root, or is over a limit."""
+
+
+class StorageError(SandboxError):
+    """The host's file system refused, usually because it is full. `path` is the folder that was written to."""
+
+    def __init__(self, path: str, errno: int, message: str) -> None:
+        self.path = path
+        self.errno = errno
+        super().__init__(f"{path}: {message}")
+
+
+class ProtocolError(SandboxError):
+    """Base of the two protocol errors; never raised itself."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This side made a call that its own state forbids: a bug in the caller."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The other side sent bytes that the protocol forbids."""

@@ -1,0 +1,147 @@
+"""Files that leave nothing behind: no name until they are finished, or none ever.
+
+A file that is being written has no name (O_TMPFILE), so a process that is killed in the middle, even with SIGKILL, leaves
+nothing to clean up. `publish` gives it a name in one step.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trio_sandbox.errors import StorageError
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn the OSErrors of a full or read-only disk into a StorageError about `path`; others pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO):
+            raise StorageError(str(path), error.errno, error.strerror or str(error)) from error
+        raise
+
+
+def anonymous_file(folder: Path) -> int:
+    """Open a new file without a name in `folder`, for reading and writing; the caller closes the descriptor.
+
+    Falls back to a name that is unlinked at once where the file system has no O_TMPFILE. Raises StorageError.
+    """
+    with storage_errors(folder):
+        try:
+            return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT) or not folder.is_dir():
+                raise
+        descriptor, name = tempfile.mkstemp(dir=folder)
+        os.unlink(name)
+        return descriptor
+
+
+def descriptor_path(descriptor: int) -> str:
+    """A path by which this process and its children that inherit `descriptor` can open the same file anew."""
+    return f"/proc/self/fd/{descriptor}"
+
+
+def publish(descriptor: int, path: Path, mode: int = 0o600) -> None:
+    """Give the anonymous file the name `path`, replacing what had it, in one step and after its bytes are on disk.
+
+    Raises StorageError. When interrupted, either the old file has the name or the new one does, whole.
+    """
+    with storage_errors(path.parent):
+        os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
+        try:
+            os.link(descriptor_path(descriptor), path, follow_symlinks=True)
+            return
+        except FileExistsError:
+            pass
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EXDEV, errno.EOPNOTSUPP):
+                raise
+        # link(2) does not replace, and cannot name a file that was unlinked: go by a name beside it.
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        try:
+            try:
+                os.link(descriptor_path(descriptor), beside, follow_symlinks=True)
+            except FileNotFoundError:
+                with beside.open("wb") as copy:
+                    copy_sparse(descriptor, copy.fileno())
+                    os.fchmod(copy.fileno(), mode)
+                    os.fsync(copy.fileno())
+            os.rename(beside, path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+
+
+def publish_bytes(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write a small file whole or not at all. Raises StorageError."""
+    descriptor = anonymous_file(path.parent)
+    try:
+        with storage_errors(path.parent):
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+        publish(descriptor, path, mode)
+    finally:
+        os.close(descriptor)
+
+
+FICLONE = 0x40049409
+
+
+def copy_sparse(source: int, target: int) -> None:
+    """Make `target` equal to `source`, sharing blocks where the file system can and keeping holes where it cannot.
+
+    Both are descriptors of regular files. Raises OSError as the file system gives it; the caller names the folder.
+    """
+    try:
+        fcntl.ioctl(target, FICLONE, source)
+        return
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS):
+            raise
+    size = os.fstat(source).st_size
+    os.ftruncate(target, size)
+    offset = 0
+    while offset < size:
+        try:
+            start = os.lseek(source, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole from here on
+                return
+            raise
+        offset = os.lseek(source, start, os.SEEK_HOLE)
+        _copy_range(source, target, start, offset)
+
+
+def _copy_range(source: int, target: int, start: int, end: int) -> None:
+    while start < end:
+        try:
+            done = os.copy_file_range(source, target, end - start, start, start)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            done = os.pwrite(target, os.pread(source, min(end - start, 1 << 20), start), start)
+        if done == 0:  # the source was cut while we copied
+            return
+        start += done
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold the lock file `path` against other processes and tasks; blocks, so call it in a worker thread."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
