@@ -1,4 +1,6 @@
-"""Async tests run on Trio by anyio's plugin; a module that wants another backend or a virtual clock overrides the fixture."""
+"""Async tests run on Trio by anyio's plugin; a module that wants another backend or a virtual clock overrides the
+fixture.
+"""
 
 from __future__ import annotations
 

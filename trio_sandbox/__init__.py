@@ -1,0 +1,179 @@
+"""trio_sandbox: microVM sandboxes whose life is a block of your Trio program.
+
+The layers, each importing only those above it in this list:
+
+    errors, home, files, names       what goes wrong; where things are; files that leave nothing behind
+    convert, config, lifecycle       plain data to classes; what is asked for; what may follow what
+    service, tools                   tasks that end in order; system programs
+    relay                            frames, credit, sessions (sans-IO), and the agent stream on Trio (link)
+    vm                               QEMU: command line, monitor, console, supervision
+    host                             kernel, initramfs, acceleration: what a boot needs of this machine
+    image                            OCI images to root file systems
+    client                           the handle and its programs; anyio only
+    sandbox                          `serve_sandbox`: all of it, as one function; `open_sandbox`
+    cli                              the command line; the one place that turns errors into sentences
+
+Public names load on first use, so that importing the package costs nothing and the command line starts quickly.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trio_sandbox.client.options import Rlimit as Rlimit
+    from trio_sandbox.client.options import RlimitResource as RlimitResource
+    from trio_sandbox.client.options import Stdin as Stdin
+    from trio_sandbox.client.program import (
+        ExecEvent as ExecEvent,
+    )
+    from trio_sandbox.client.program import (
+        ExecEventType as ExecEventType,
+    )
+    from trio_sandbox.client.program import (
+        ExecHandle as ExecHandle,
+    )
+    from trio_sandbox.client.program import (
+        ExecOutput as ExecOutput,
+    )
+    from trio_sandbox.client.program import (
+        ExecSink as ExecSink,
+    )
+    from trio_sandbox.client.program import (
+        ExitStatus as ExitStatus,
+    )
+    from trio_sandbox.client.sandbox import Sandbox as Sandbox
+    from trio_sandbox.config import PullPolicy as PullPolicy
+    from trio_sandbox.config import SandboxConfig as SandboxConfig
+    from trio_sandbox.errors import (
+        BootError as BootError,
+    )
+    from trio_sandbox.errors import (
+        ExecFailedError as ExecFailedError,
+    )
+    from trio_sandbox.errors import (
+        ExecTimeoutError as ExecTimeoutError,
+    )
+    from trio_sandbox.errors import (
+        HostNotReadyError as HostNotReadyError,
+    )
+    from trio_sandbox.errors import (
+        ImageError as ImageError,
+    )
+    from trio_sandbox.errors import (
+        ImageInUseError as ImageInUseError,
+    )
+    from trio_sandbox.errors import (
+        ImageNotFoundError as ImageNotFoundError,
+    )
+    from trio_sandbox.errors import (
+        ImagePullError as ImagePullError,
+    )
+    from trio_sandbox.errors import (
+        InvalidConfigError as InvalidConfigError,
+    )
+    from trio_sandbox.errors import (
+        InvalidImageError as InvalidImageError,
+    )
+    from trio_sandbox.errors import (
+        LocalProtocolError as LocalProtocolError,
+    )
+    from trio_sandbox.errors import (
+        ProtocolError as ProtocolError,
+    )
+    from trio_sandbox.errors import (
+        RemoteProtocolError as RemoteProtocolError,
+    )
+    from trio_sandbox.errors import (
+        SandboxAlreadyExistsError as SandboxAlreadyExistsError,
+    )
+    from trio_sandbox.errors import (
+        SandboxCrashedError as SandboxCrashedError,
+    )
+    from trio_sandbox.errors import (
+        SandboxDrainingError as SandboxDrainingError,
+    )
+    from trio_sandbox.errors import (
+        SandboxError as SandboxError,
+    )
+    from trio_sandbox.errors import (
+        SandboxNotFoundError as SandboxNotFoundError,
+    )
+    from trio_sandbox.errors import (
+        SandboxNotRunningError as SandboxNotRunningError,
+    )
+    from trio_sandbox.errors import (
+        SandboxPausedError as SandboxPausedError,
+    )
+    from trio_sandbox.errors import (
+        SandboxStillRunningError as SandboxStillRunningError,
+    )
+    from trio_sandbox.errors import (
+        StorageError as StorageError,
+    )
+    from trio_sandbox.errors import (
+        UnsupportedError as UnsupportedError,
+    )
+    from trio_sandbox.home import Home as Home
+    from trio_sandbox.lifecycle import EndReason as EndReason
+    from trio_sandbox.lifecycle import State as State
+    from trio_sandbox.sandbox import open_sandbox as open_sandbox
+
+_HOMES = {
+    "trio_sandbox.client.options": ("Rlimit", "RlimitResource", "Stdin"),
+    "trio_sandbox.client.program": (
+        "ExecEvent",
+        "ExecEventType",
+        "ExecHandle",
+        "ExecOutput",
+        "ExecSink",
+        "ExitStatus",
+    ),
+    "trio_sandbox.client.sandbox": ("Sandbox",),
+    "trio_sandbox.config": ("PullPolicy", "SandboxConfig"),
+    "trio_sandbox.errors": (
+        "BootError",
+        "ExecFailedError",
+        "ExecTimeoutError",
+        "HostNotReadyError",
+        "ImageError",
+        "ImageInUseError",
+        "ImageNotFoundError",
+        "ImagePullError",
+        "InvalidConfigError",
+        "InvalidImageError",
+        "LocalProtocolError",
+        "ProtocolError",
+        "RemoteProtocolError",
+        "SandboxAlreadyExistsError",
+        "SandboxCrashedError",
+        "SandboxDrainingError",
+        "SandboxError",
+        "SandboxNotFoundError",
+        "SandboxNotRunningError",
+        "SandboxPausedError",
+        "SandboxStillRunningError",
+        "StorageError",
+        "UnsupportedError",
+    ),
+    "trio_sandbox.home": ("Home",),
+    "trio_sandbox.lifecycle": ("EndReason", "State"),
+    "trio_sandbox.sandbox": ("open_sandbox",),
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__version__ = "0.1.0.dev0"
+
+
+def __getattr__(name: str) -> object:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted((*globals(), *_MODULE_OF))

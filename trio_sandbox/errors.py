@@ -123,7 +123,8 @@ class BootError(SandboxError):
     """The machine did not reach the ready state, and nothing of it is left.
 
     `stage` is where it stopped: "spawn" (the VMM itself), "kernel" (no sign of the agent in time),
-    "agent" (it answered wrongly or vanished), or the agent's own stage ("modules", "mount", …). `console_tail` is what the guest printed
+    "agent" (it answered wrongly or vanished), or the agent's own stage ("modules", "mount", …). `console_tail` is what
+    the guest printed
     last: evidence for people, written by the guest.
     """
 

@@ -1,6 +1,7 @@
 """Files that leave nothing behind: no name until they are finished, or none ever.
 
-A file that is being written has no name (O_TMPFILE), so a process that is killed in the middle, even with SIGKILL, leaves
+A file that is being written has no name (O_TMPFILE), so a process that is killed in the middle, even with SIGKILL,
+leaves
 nothing to clean up. `publish` gives it a name in one step.
 """
 

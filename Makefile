@@ -1,0 +1,67 @@
+# The two commands of this project are `make run` and `make test`. Each does all the set-up that it needs by itself.
+
+SHELL := /bin/sh
+BIN := .venv/bin
+
+# The first Python that runs and is new enough; a name on PATH may be a shim that does not run.
+FIND_PYTHON = for python in $(BIN)/python python3.13 python3.12 python3.11 python3.14 python3; do \
+	if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo "$$python"; break; fi; done
+
+BOOTSTRAP = python=$${PYTHON:-$$($(FIND_PYTHON))}; \
+	if [ -z "$$python" ]; then echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3" >&2; exit 1; fi; \
+	"$$python" scripts/bootstrap.py
+
+ifdef PYTHON
+export PYTHON
+endif
+
+.PHONY: help setup venv run test check format bench soak guest clean
+
+help:
+	@echo 'make run      set up what is missing, boot a sandbox and run a small program in it'
+	@echo 'make test     set up what is missing and run the tests, real virtual machines included'
+	@echo 'make check    linters, type checker, formatting'
+	@echo 'make setup    only set up'
+	@echo 'make bench    measure, side by side with bare QEMU'
+	@echo 'make soak     hundreds of boots, looking for hangs and leaks; takes a while'
+	@echo 'make guest    compile the guest agent and run its own tests'
+	@echo 'make format   put Python and C into the form that `make check` asks for'
+	@echo 'make clean    remove what was built in the checkout; the data folder stays'
+
+setup:
+	@$(BOOTSTRAP)
+
+venv:
+	@$(BOOTSTRAP) --venv
+
+run: setup
+	@$(BIN)/python -m trio_sandbox.demo
+
+# ARGS passes words on: make test ARGS='-k kernel -x'
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+check: venv
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/flake8 trio_sandbox tests scripts benchmarks
+	$(BIN)/mypy
+	find guest -name '*.[ch]' -exec $(BIN)/clang-format --dry-run -Werror {} +
+
+format: venv
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	find guest -name '*.[ch]' -exec $(BIN)/clang-format -i {} +
+
+bench: setup
+	$(BIN)/python -m benchmarks $(ARGS)
+
+soak: setup
+	$(BIN)/python -m pytest -m soak $(ARGS)
+
+guest: venv
+	$(MAKE) -C guest
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .venv trio_sandbox/_bin
+	find trio_sandbox tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,96 @@
+#include "input.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/uio.h>
+
+enum { CREDIT_STEP = 64 * 1024 }; // credit is given back in steps: a window of four never runs dry for want of one
+
+bool input_open(struct agent *agent, struct session *session, int fd)
+{
+    session->input = (struct input){.watch = {.kind = WATCH_INPUT, .fd = fd, .session = session}, .wanted = fd >= 0};
+    return fd < 0 || watch_open(agent, &session->input.watch, EPOLLOUT | EPOLLET);
+}
+
+static void give_credit(struct agent *agent, struct session *session, size_t count)
+{
+    session->input.owed += (uint32_t)count;
+    if (session->input.owed < CREDIT_STEP)
+        return;
+    struct message body = encode_credit(session->input.owed);
+    agent_send(agent, CREDIT, session->slot, session->id, &body);
+    session->input.owed = 0;
+}
+
+void input_receive(struct agent *agent, struct session *session, const struct header *header, const uint8_t *body)
+{
+    struct input *input = &session->input;
+    if (!input->wanted || input->ended) {
+        agent_refuse(agent, header, input->ended ? "stdin_ended" : "no_stdin", "this session takes no standard input");
+        return;
+    }
+    if (header->length > WINDOW - input->waiting.size - input->owed) {
+        agent_refuse(agent, header, "overdraw", "more standard input than there was credit for");
+        session_kill(agent, session, KILLED_REQUEST);
+        return;
+    }
+    input->ended = header->flags & FLAG_END;
+    if (input->watch.fd < 0) { // the child closed it: what was on its way is dropped
+        give_credit(agent, session, header->length);
+        return;
+    }
+    if (!ring_reserve(&input->waiting, header->length, WINDOW)) {
+        agent_refuse(agent, header, "out_of_memory", "no memory for standard input");
+        session_kill(agent, session, KILLED_REQUEST);
+        return;
+    }
+    ring_put(&input->waiting, body, header->length);
+    input_write(agent, session);
+}
+
+static void broken(struct agent *agent, struct session *session, int error)
+{
+    struct message body = encode_stdin_closed(error);
+    size_t dropped = session->input.waiting.size;
+    input_close(agent, session);
+    if (session->state == SESSION_RUNNING)
+        agent_send(agent, STDIN_CLOSED, session->slot, session->id, &body);
+    give_credit(agent, session, dropped);
+}
+
+static bool nobody_reads(int fd)
+{
+    struct pollfd end = {.fd = fd, .events = POLLOUT};
+    return poll(&end, 1, 0) == 1 && end.revents & POLLERR;
+}
+
+void input_write(struct agent *agent, struct session *session)
+{
+    struct input *input = &session->input;
+    if (input->watch.fd < 0 || session->state < SESSION_RUNNING)
+        return; // before the start is known nothing is written: it may yet become FAILED
+    while (input->waiting.size) {
+        struct iovec pieces[2];
+        ssize_t count = writev(input->watch.fd, pieces, ring_peek(&input->waiting, 0, input->waiting.size, pieces));
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count < 0) {
+            if (errno != EAGAIN)
+                broken(agent, session, errno);
+            return;
+        }
+        ring_drop(&input->waiting, (size_t)count);
+        give_credit(agent, session, (size_t)count);
+    }
+    if (input->ended)
+        input_close(agent, session);
+    else if (nobody_reads(input->watch.fd))
+        broken(agent, session, EPIPE);
+}
+
+void input_close(struct agent *agent, struct session *session)
+{
+    watch_close(agent, &session->input.watch);
+    ring_free(&session->input.waiting);
+}

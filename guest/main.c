@@ -1,0 +1,290 @@
+// The guest agent. As PID 1 it boots the sandbox, serves commands and powers the machine off; with `--fd N` it serves
+// the same protocol on a descriptor of a host, for tests: no mounts, no cgroups, no identity.
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "agent.h"
+#include "boot.h"
+#include "cgroup.h"
+#include "clock.h"
+#include "dispatch.h"
+#include "input.h"
+#include "log.h"
+#include "output.h"
+#include "port.h"
+#include "reap.h"
+#include "root.h"
+#include "session.h"
+#include "shutdown.h"
+
+#ifndef AGENT_VERSION
+#define AGENT_VERSION "unknown"
+#endif
+
+enum {
+    EVENTS = 64, // taken from epoll at once
+    READS = 64,  // of the port, before the other descriptors get their turn
+    ROUNDS = 16, // of reading output and writing it to the port, likewise
+    OPEN_FILES = 16384,
+    PORT_PATIENCE_MS = CONFIGURE_TIMEOUT_S * 1000,
+};
+
+static struct agent agent; // all zero, so that its buffers take no room in the file
+
+static void take_frames(void)
+{
+    struct header header;
+    const uint8_t *body;
+    enum frame_fault fault;
+    for (;;) {
+        switch (parser_next(&agent.parser, &header, &body, &fault)) {
+        case PARSED_FRAME:
+            dispatch(&agent, &header, body);
+            break;
+        case PARSED_PART:
+            return;
+        case PARSED_FAULT: // where the next frame begins is unknown from here on
+            agent_refuse(&agent, &header, frame_fault_code(fault), "the frame header is not valid; stopping");
+            agent.port_interest = 0;
+            watch_change(&agent, &agent.port, 0);
+            agent.stream_broken = true;
+            shutdown_begin(&agent, NS_PER_S);
+            return;
+        }
+    }
+}
+
+static bool control_is_backed_up(void)
+{
+    return agent.outbox.lanes[LANE_CONTROL].size > CONTROL_PAUSE;
+}
+
+static void read_port(void)
+{
+    for (int i = 0; i < READS && !agent.hung_up && !agent.stream_broken && !control_is_backed_up(); i++) {
+        size_t room;
+        uint8_t *space = parser_space(&agent.parser, &room);
+        ssize_t count = read(agent.port.fd, space, room);
+        if (count < 0 && (errno == EAGAIN || errno == EINTR))
+            return;
+        if (count <= 0) {
+            shutdown_hang_up(&agent);
+            return;
+        }
+        parser_filled(&agent.parser, (size_t)count);
+        take_frames();
+    }
+}
+
+// Asks for the port's events as far as they can be used: level-triggered, so nothing is missed.
+static void choose_port_events(void)
+{
+    uint32_t interest = agent.stream_broken || control_is_backed_up() ? 0 : EPOLLIN;
+    if (!outbox_is_empty(&agent.outbox))
+        interest |= EPOLLOUT;
+    if (agent.hung_up || interest == agent.port_interest)
+        return;
+    agent.port_interest = interest;
+    watch_change(&agent, &agent.port, interest);
+}
+
+// True: there is more to do at once.
+static bool move_output(void)
+{
+    bool more = true;
+    for (int i = 0; i < ROUNDS && more && !agent.hung_up; i++) {
+        more = output_pump(&agent);
+        if (!outbox_send(&agent.outbox, agent.port.fd))
+            shutdown_hang_up(&agent);
+    }
+    choose_port_events();
+    return more && !agent.hung_up;
+}
+
+static void read_signals(void)
+{
+    struct signalfd_siginfo info;
+    while (read(agent.signals.fd, &info, sizeof info) == sizeof info) {
+        if (info.ssi_signo == SIGCHLD)
+            reap_children(&agent);
+        else // somebody in the sandbox asks PID 1 to end it, in one of the customary ways
+            shutdown_begin(&agent, NS_PER_S);
+    }
+}
+
+static void handle(struct watch *watch, uint32_t events)
+{
+    if (watch->fd < 0)
+        return; // closed by an earlier event of the same batch
+    switch (watch->kind) {
+    case WATCH_PORT:
+        if (events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+            read_port();
+        if (events & (EPOLLHUP | EPOLLERR) && !(agent.port_interest & EPOLLIN))
+            shutdown_hang_up(&agent);
+        break;
+    case WATCH_SIGNALS:
+        read_signals();
+        break;
+    case WATCH_STATUS:
+        session_status_ready(&agent, watch->session);
+        break;
+    case WATCH_INPUT:
+        input_write(&agent, watch->session);
+        break;
+    case WATCH_OUTPUT:
+        output_ready(&agent, (struct output *)watch);
+        break;
+    case WATCH_DISCARD:
+        output_discard_ready(&agent, (struct output *)watch);
+        break;
+    }
+}
+
+static int wait_milliseconds(bool at_once)
+{
+    uint64_t now = clock_now(), deadline = sessions_deadline(&agent);
+    if (agent.deadline < deadline)
+        deadline = agent.deadline;
+    if (at_once || deadline <= now)
+        return 0;
+    if (deadline == NEVER)
+        return -1;
+    uint64_t milliseconds = (deadline - now + NS_PER_MS - 1) / NS_PER_MS;
+    return milliseconds > 60000 ? 60000 : (int)milliseconds;
+}
+
+static void run(void)
+{
+    bool at_once = true;
+    while (agent.phase != PHASE_DONE) {
+        struct epoll_event events[EVENTS];
+        int count = epoll_wait(agent.epoll, events, EVENTS, wait_milliseconds(at_once));
+        for (int i = 0; i < count; i++)
+            handle(events[i].data.ptr, events[i].events);
+        uint64_t now = clock_now();
+        if (agent.phase == PHASE_WAITING && now >= agent.deadline) {
+            log_error("no CONFIGURE within %d s", CONFIGURE_TIMEOUT_S);
+            agent_power_off(&agent, 1);
+        }
+        sessions_tick(&agent, now);
+        shutdown_tick(&agent, now);
+        at_once = move_output();
+        sessions_sweep(&agent);
+    }
+}
+
+static void set_up_loop(void)
+{
+    sigset_t signals;
+    sigfillset(&signals);
+    sigprocmask(SIG_SETMASK, &signals, NULL);
+    int fd;
+    while ((fd = open("/dev/null", O_RDWR)) >= 0 && fd <= STDERR_FILENO)
+        ; // 0, 1 and 2 are taken from here on
+    if (fd >= 0)
+        close(fd);
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGCHLD);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGPWR);
+    sigaddset(&signals, SIGUSR1);
+    sigaddset(&signals, SIGUSR2);
+    agent.epoll = epoll_create1(EPOLL_CLOEXEC);
+    agent.signals = (struct watch){.kind = WATCH_SIGNALS, .fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK)};
+    agent.proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (agent.epoll < 0 || agent.signals.fd < 0 || !watch_open(&agent, &agent.signals, EPOLLIN))
+        agent_boot_failed(&agent, "agent", errno, "epoll or signalfd");
+    getrlimit(RLIMIT_NOFILE, &agent.open_files);
+    struct rlimit more = {OPEN_FILES, OPEN_FILES};
+    if (setrlimit(RLIMIT_NOFILE, &more) != 0)
+        setrlimit(RLIMIT_NOFILE, &(struct rlimit){agent.open_files.rlim_max, agent.open_files.rlim_max});
+    if (!ring_reserve(&agent.outbox.lanes[LANE_BULK], 2 * BULK_MAX, BULK_HARD_MAX) ||
+        !ring_reserve(&agent.outbox.lanes[LANE_CONTROL], 2 * CONTROL_PAUSE, CONTROL_MAX))
+        agent_boot_failed(&agent, "agent", ENOMEM, "no memory for the queues");
+}
+
+static void boot_step(const char *stage, const char *problem)
+{
+    if (problem)
+        agent_boot_failed(&agent, stage, errno, problem);
+    agent_note_time(&agent, stage);
+}
+
+static void boot(void)
+{
+    boot_step("mounts", boot_mount());
+    log_to_kernel();
+    set_up_loop();
+    boot_step("modules", boot_load_modules());
+    boot_step("priority", boot_priority());
+    agent.port.fd = port_open(PORT_PATIENCE_MS);
+    boot_step("port", agent.port.fd < 0 ? "the host did not open the port" : NULL);
+    boot_step("loopback", boot_loopback());
+    agent.cgroups = cgroup_open_root("/sys/fs/cgroup");
+    boot_step("cgroups", agent.cgroups < 0 ? "/sys/fs/cgroup" : NULL);
+}
+
+static void serve_on(const char *descriptor)
+{
+    agent.port.fd = atoi(descriptor);
+    if (agent.port.fd <= STDERR_FILENO || fcntl(agent.port.fd, F_SETFD, FD_CLOEXEC) != 0 ||
+        fcntl(agent.port.fd, F_SETFL, O_RDWR | O_NONBLOCK) != 0) {
+        log_error("--fd %s: not a descriptor to serve on: %m", descriptor);
+        _exit(2);
+    }
+    set_up_loop();
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+}
+
+static void say_hello(void)
+{
+    struct utsname system;
+    uname(&system);
+    agent_note_time(&agent, "hello");
+    struct message body = encode_hello(AGENT_VERSION, system.release);
+    agent_send(&agent, HELLO, 0, 0, &body);
+    agent.parser.direction = TO_GUEST;
+    agent.port.kind = WATCH_PORT;
+    agent.port_interest = EPOLLIN;
+    if (!watch_open(&agent, &agent.port, EPOLLIN))
+        agent_boot_failed(&agent, "agent", errno, "the port cannot be watched");
+    agent.deadline = agent.started + CONFIGURE_TIMEOUT_S * NS_PER_S;
+}
+
+int main(int argc, char **argv)
+{
+    agent.started = clock_now();
+    agent.is_init = getpid() == 1;
+    agent.deadline = NEVER;
+    agent.epoll = agent.proc = agent.cgroups = agent.port.fd = -1;
+    if (agent.is_init) {
+        boot();
+    } else if (argc == 3 && strcmp(argv[1], "--fd") == 0) {
+        serve_on(argv[2]);
+    } else {
+        log_error("this is PID 1 of a sandbox; for tests: %s --fd N", argv[0]);
+        return 2;
+    }
+    say_hello();
+    run(); // from READY on nothing in here may end the agent: errors reset a session, are logged, and that is all
+
+    if (agent.is_init && !root_release())
+        log_error("the disk is not read-only: %m");
+    agent_send(&agent, GOODBYE, 0, 0, NULL);
+    agent_flush(&agent, clock_now() + NS_PER_S);
+    if (agent.is_init)
+        agent_power_off(&agent, 0);
+    sessions_clear(&agent);
+    outbox_clear(&agent.outbox);
+    return 0;
+}

@@ -1,0 +1,62 @@
+// The msgpack bodies of docs/wire.md, except EXEC, which has a file of its own.
+#ifndef TRIO_SANDBOX_MESSAGES_H
+#define TRIO_SANDBOX_MESSAGES_H
+
+#include <stdbool.h>
+#include <sys/resource.h>
+
+#include "msgpack.h"
+#include "wire.h"
+
+// Walks the pairs of a map. Unknown keys are skipped, a key that comes twice is an error.
+struct map_walk {
+    struct mp_reader reader;
+    uint32_t pairs; // still to come
+    uint32_t seen;  // bit n: names[n] was there
+};
+
+void map_begin(struct map_walk *walk, const uint8_t *body, size_t length);
+int map_next(struct map_walk *walk, const char *const names[], int count); // index of the key in names, -1 at the end
+bool map_complete(const struct map_walk *walk, uint32_t required);         // well-formed, with these keys at least
+
+struct configure {
+    int64_t version;
+    int64_t time_ns;
+    uint8_t entropy[ENTROPY_MAX];
+    size_t entropy_length;
+    char hostname[HOSTNAME_MAX + 1];
+    char machine_id[MACHINE_ID_LENGTH + 1];
+    char base[SERIAL_MAX + 1];
+    char upper[SERIAL_MAX + 1];
+};
+
+bool decode_configure(const uint8_t *body, size_t length, struct configure *configure);
+bool decode_shutdown(const uint8_t *body, size_t length, int64_t *grace_ms);
+bool decode_clock(const uint8_t *body, size_t length, int64_t *time_ns);
+bool decode_signal(const uint8_t *body, size_t length, int64_t *signal);
+bool decode_credit(const uint8_t *body, size_t length, uint32_t *credit);
+
+struct message {
+    uint8_t bytes[1024];
+    size_t length;
+};
+
+struct timing {
+    const char *name;
+    uint64_t microseconds;
+};
+
+struct message encode_hello(const char *agent, const char *kernel);
+struct message encode_ready(const struct timing *timings, size_t count);
+struct message encode_boot_failed(const char *stage, int error, const char *text);
+struct message encode_error(const char *code, const char *text);
+struct message encode_started(int64_t pid);
+struct message encode_failed(const char *kind, int error, const char *text);
+struct message encode_exited(int status, bool timed_out, bool held_open, const struct rusage *usage);
+struct message encode_credit(uint32_t credit);
+struct message encode_stdin_closed(int error);
+
+// Copies `text` so that it is surely UTF-8 and short: other bytes than printable ASCII become '?'.
+void printable(const char *text, char *copy, size_t size);
+
+#endif

@@ -1,0 +1,190 @@
+#include "output.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "log.h"
+
+bool output_open(struct agent *agent, struct session *session, int index, int fd)
+{
+    struct output *output = &session->outputs[index];
+    *output = (struct output){
+        .watch = {.kind = WATCH_OUTPUT, .fd = fd, .session = session},
+        .type = index == 0 ? STDOUT : STDERR,
+    };
+    return watch_open(agent, &output->watch, EPOLLIN | EPOLLET);
+}
+
+static void enqueue(struct agent *agent, struct output *output)
+{
+    if (output->queued)
+        return;
+    output->queued = true;
+    output->next = NULL;
+    if (agent->ready_last)
+        agent->ready_last->next = output;
+    else
+        agent->ready_first = output;
+    agent->ready_last = output;
+}
+
+static struct output *dequeue(struct agent *agent)
+{
+    struct output *output = agent->ready_first;
+    agent->ready_first = output->next;
+    if (!agent->ready_first)
+        agent->ready_last = NULL;
+    output->queued = false;
+    return output;
+}
+
+static void unlink_output(struct agent *agent, struct output *output)
+{
+    struct output **at = &agent->ready_first, *last = NULL;
+    while (*at && *at != output) {
+        last = *at;
+        at = &last->next;
+    }
+    if (!*at)
+        return;
+    *at = output->next;
+    if (agent->ready_last == output)
+        agent->ready_last = last;
+    output->queued = false;
+}
+
+void output_ready(struct agent *agent, struct output *output)
+{
+    output->maybe_readable = true;
+    if (output->watch.fd < 0 || output->watch.kind != WATCH_OUTPUT)
+        return;
+    enqueue(agent, output);
+    if (output->watch.session->state == SESSION_FLUSHING) // perhaps the last holder just closed it
+        session_settle(agent, output->watch.session);
+}
+
+void output_close(struct agent *agent, struct output *output)
+{
+    if (output->queued)
+        unlink_output(agent, output);
+    watch_close(agent, &output->watch);
+    output->left = 0;
+    agent->sweep = true;
+}
+
+// How much of this output may go into the outbox now. 0: not before credit comes or the process ends.
+static size_t allowance(const struct session *session, const struct output *output, size_t room)
+{
+    if (session->state != SESSION_RUNNING && session->state != SESSION_FLUSHING)
+        return 0;
+    size_t most = session->credit < room ? session->credit : room;
+    if (session->state == SESSION_FLUSHING && most > output->left)
+        most = output->left;
+    return most;
+}
+
+static void read_one(struct agent *agent, struct output *output, size_t most)
+{
+    struct session *session = output->watch.session;
+    struct header header = {.type = (uint8_t)output->type, .slot = session->slot, .session = session->id};
+    ssize_t count = outbox_read_bulk(&agent->outbox, header, output->watch.fd, most);
+    if (count > 0) {
+        session->credit -= (uint32_t)count;
+        if (session->state == SESSION_FLUSHING)
+            output->left -= (size_t)count;
+        enqueue(agent, output);
+    } else if (count < 0 && errno == EINTR) {
+        enqueue(agent, output);
+    } else if (count < 0 && errno == EAGAIN) {
+        output->maybe_readable = false;
+    } else {
+        if (count < 0)
+            log_error("reading the output of session %u: %m", session->id);
+        output_close(agent, output);
+    }
+    if (session->state == SESSION_FLUSHING)
+        session_settle(agent, session);
+}
+
+bool output_pump(struct agent *agent)
+{
+    while (agent->ready_first && !agent->hung_up) {
+        size_t room = outbox_bulk_room(&agent->outbox);
+        if (room == 0)
+            return false; // the port comes first; the queue keeps its order
+        struct output *output = dequeue(agent);
+        size_t most = allowance(output->watch.session, output, room);
+        if (most == 0)
+            continue; // it comes back with credit
+        read_one(agent, output, most);
+        if (outbox_bulk_room(&agent->outbox) == 0)
+            return true;
+    }
+    return false;
+}
+
+void output_discard(struct agent *agent, struct output *output)
+{
+    if (output->watch.fd < 0)
+        return;
+    if (output->queued)
+        unlink_output(agent, output);
+    output->left = 0;
+    output->watch.kind = WATCH_DISCARD;
+    watch_change(agent, &output->watch, EPOLLIN);
+}
+
+void output_discard_ready(struct agent *agent, struct output *output)
+{
+    static int nowhere = -1;
+    if (nowhere < 0)
+        nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    // splice() to /dev/null only forgets pages. Once per turn of the loop, so that a fast writer does not hold it up.
+    ssize_t count = splice(output->watch.fd, NULL, nowhere, NULL, 1 << 20, SPLICE_F_NONBLOCK);
+    if (count < 0 && errno == EINVAL) { // /dev/null is something else in this sandbox
+        char bytes[4096];
+        count = read(output->watch.fd, bytes, sizeof bytes);
+    }
+    if (count == 0 || (count < 0 && errno != EAGAIN && errno != EINTR))
+        output_close(agent, output);
+}
+
+static size_t bytes_in_pipe(int fd)
+{
+    int count = 0;
+    return ioctl(fd, FIONREAD, &count) == 0 && count > 0 ? (size_t)count : 0;
+}
+
+void output_begin_flush(struct agent *agent, struct output *output)
+{
+    if (output->watch.fd < 0 || output->watch.kind != WATCH_OUTPUT)
+        return;
+    output->left = bytes_in_pipe(output->watch.fd);
+    output->maybe_readable = true;
+    if (output->left)
+        enqueue(agent, output);
+}
+
+bool output_delivered(struct agent *agent, struct output *output, bool *held)
+{
+    if (output->watch.fd < 0)
+        return true;
+    if (output->left > 0)
+        return false;
+    struct pollfd end = {.fd = output->watch.fd, .events = POLLIN};
+    if (poll(&end, 1, 0) == 1 && end.revents & POLLHUP) {
+        // Nobody is left who could write, so what came after the reap is the end of the output, and is delivered too.
+        output->left = output->watch.kind == WATCH_OUTPUT ? bytes_in_pipe(output->watch.fd) : 0;
+        if (output->left == 0)
+            output_close(agent, output);
+        else
+            enqueue(agent, output);
+        return output->left == 0;
+    }
+    *held = true;
+    return true;
+}

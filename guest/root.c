@@ -1,0 +1,160 @@
+#include "root.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "log.h"
+#include "smallfile.h"
+#include "wire.h"
+
+enum { DISK_TRIES = 2000 }; // of a millisecond each
+
+static int upper_fd = -1; // root folder of the ext4, which has no path any more once we have moved
+
+static bool has_serial(const char *disk, const char *serial)
+{
+    char path[300], found[SERIAL_MAX + 2];
+    snprintf(path, sizeof path, "/sys/block/%s/serial", disk);
+    return read_small_file(-1, path, found, sizeof found) >= 0 && strcmp(found, serial) == 0;
+}
+
+static bool find_disk_now(const char *serial, char *device, size_t size)
+{
+    DIR *folder = opendir("/sys/block");
+    bool found = false;
+    for (struct dirent *entry; folder && !found && (entry = readdir(folder));) {
+        if (entry->d_name[0] == '.' || !has_serial(entry->d_name, serial))
+            continue;
+        snprintf(device, size, "/dev/%s", entry->d_name);
+        found = access(device, F_OK) == 0;
+    }
+    if (folder)
+        closedir(folder);
+    return found;
+}
+
+// Disks are found in the background after their driver was loaded.
+static bool find_disk(const char *serial, char *device, size_t size)
+{
+    for (int i = 0; i < DISK_TRIES; i++) {
+        if (find_disk_now(serial, device, size))
+            return true;
+        sleep_ns(NS_PER_MS);
+    }
+    errno = ENODEV;
+    return false;
+}
+
+static const char *mount_disks(const char *base_serial, const char *upper_serial)
+{
+    char device[300];
+    mkdir("/base", 0755);
+    mkdir("/upper", 0755);
+    if (!find_disk(base_serial, device, sizeof device))
+        return "no disk has the serial of the base";
+    if (mount(device, "/base", "squashfs", MS_RDONLY, "") != 0)
+        return "the base is not a squashfs that this kernel can mount";
+    if (!find_disk(upper_serial, device, sizeof device))
+        return "no disk has the serial of the upper";
+    if (mount(device, "/upper", "ext4", 0, "") != 0)
+        return "the upper is not an ext4 that this kernel can mount";
+    upper_fd = open("/upper", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return upper_fd < 0 ? "/upper" : NULL;
+}
+
+static const char *mount_overlay(void)
+{
+    struct stat base;
+    mkdir("/root", 0755);
+    mkdir("/upper/work", 0700);
+    // The upper folder's owner and mode become those of "/", so they start as the base has them.
+    if (mkdir("/upper/upper", 0700) == 0 &&
+        (stat("/base", &base) != 0 || chown("/upper/upper", base.st_uid, base.st_gid) != 0 ||
+         chmod("/upper/upper", base.st_mode & 07777) != 0))
+        return "/upper/upper";
+    if (mount("overlay", "/root", "overlay", 0, "lowerdir=/base,upperdir=/upper/upper,workdir=/upper/work") != 0)
+        return "the two disks cannot be joined";
+    return NULL;
+}
+
+// A folder of the new root to mount on, made if need be. An image may have put a link there: it is not followed.
+static bool mount_point(const char *name, char *path, size_t size, int *fd)
+{
+    char inside[64];
+    snprintf(inside, sizeof inside, "/root/%s", name);
+    if (mkdir(inside, 0755) != 0 && errno != EEXIST)
+        return false;
+    *fd = open(inside, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (*fd < 0)
+        return false;
+    snprintf(path, size, "/proc/self/fd/%d", *fd);
+    return true;
+}
+
+static bool mount_on(const char *name, const char *source, const char *type, unsigned long flags, const char *options)
+{
+    char path[64];
+    int fd;
+    if (!mount_point(name, path, sizeof path, &fd))
+        return false;
+    bool mounted = mount(source, path, type, flags, options) == 0;
+    int saved = errno;
+    close(fd);
+    errno = saved;
+    return mounted;
+}
+
+static const char *fill_root(void)
+{
+    if (!mount_on("dev", "/dev", NULL, MS_MOVE, NULL))
+        return "/dev of the image is not a folder";
+    if (!mount_on("sys", "/sys", NULL, MS_MOVE, NULL))
+        return "/sys of the image is not a folder";
+    if (!mount_on("tmp", "tmpfs", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777"))
+        log_info("/tmp stays on the disk: %m");
+    if (!mount_on("run", "tmpfs", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755"))
+        log_info("/run stays on the disk: %m");
+    if (!mount_on("proc", "/proc", NULL, MS_MOVE, NULL)) // last: mount points are named by /proc/self/fd
+        return "/proc of the image is not a folder";
+    return NULL;
+}
+
+const char *root_enter(const char *base_serial, const char *upper_serial)
+{
+    const char *problem = mount_disks(base_serial, upper_serial);
+    if (!problem)
+        problem = mount_overlay();
+    if (!problem)
+        problem = fill_root();
+    if (problem)
+        return problem;
+    if (chdir("/root") != 0 || mount(".", "/", NULL, MS_MOVE, NULL) != 0 || chroot(".") != 0 || chdir("/") != 0)
+        return "cannot move into the new root";
+    return NULL;
+}
+
+bool root_release(void)
+{
+    enum { TRIES = 20 };
+    sync();
+    if (upper_fd < 0)
+        return true;
+    // The files of a process that was killed are closed a moment after it is reaped.
+    for (int i = 0; i < TRIES; i++) {
+        bool overlay = mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL) == 0;
+        if (fchdir(upper_fd) == 0 && mount(NULL, ".", NULL, MS_REMOUNT | MS_RDONLY, NULL) == 0 && overlay)
+            return true;
+        sleep_ns(10 * NS_PER_MS);
+    }
+    int saved = errno;
+    sync();
+    errno = saved;
+    return false;
+}

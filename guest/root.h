@@ -1,0 +1,15 @@
+// The sandbox's root: a read-only squashfs under a writable ext4, joined by overlayfs. The agent moves into it.
+#ifndef TRIO_SANDBOX_ROOT_H
+#define TRIO_SANDBOX_ROOT_H
+
+#include <stdbool.h>
+
+// Mounts the disks with these serials and makes the result the root of this process and of all that it starts.
+// Returns NULL, or what failed (errno).
+const char *root_enter(const char *base_serial, const char *upper_serial);
+
+// Everything onto the disk, and both file systems read-only. False: somebody still writes (errno); data is synced
+// anyway.
+bool root_release(void);
+
+#endif

@@ -1,0 +1,22 @@
+// Who a command runs as, from the sandbox's own /etc/passwd and /etc/group. Called in the child, which may read slowly.
+#ifndef TRIO_SANDBOX_USER_H
+#define TRIO_SANDBOX_USER_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+enum { GROUPS_MAX = 256, HOME_MAX = 512 };
+
+struct user {
+    uid_t uid;
+    gid_t gid;
+    gid_t groups[GROUPS_MAX]; // supplementary ones, the primary one among them
+    size_t group_count;
+    char home[HOME_MAX]; // "" when /etc/passwd does not know the user
+};
+
+// Resolves "name", "uid", "user:group" or "uid:gid"; "" is root. A number that /etc/passwd does not list is taken as it
+// is, with group 0 if none is given. False: errno, which is ENOENT for a name that is not listed.
+bool user_resolve(const char *spec, struct user *user);
+
+#endif

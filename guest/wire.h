@@ -1,0 +1,67 @@
+// The numbers of docs/wire.md. No code: the codec is in frames.c.
+#ifndef TRIO_SANDBOX_WIRE_H
+#define TRIO_SANDBOX_WIRE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    WIRE_VERSION = 1,
+    HEADER_SIZE = 16,
+    BODY_MAX = 64 * 1024,     // of one frame, the header not counted
+    EXEC_MAX = 1024 * 1024,   // of an EXEC map joined from its parts
+    WINDOW = 256 * 1024,      // credit of a fresh session, once for each direction
+    BULK_MAX = 128 * 1024,    // output of commands that may wait in the agent, headers included
+    PING_MAX = 64,            // body of a PING
+    ARGV_MAX = 4096,          // strings in argv
+    ENV_MAX = 65536,          // strings in env
+    RLIMITS_MAX = 32,         // entries in rlimits
+    ENTROPY_MIN = 32,         // bytes in CONFIGURE
+    ENTROPY_MAX = 512,        //
+    HOSTNAME_MAX = 64,        // bytes
+    MACHINE_ID_LENGTH = 32,   // hex digits
+    SERIAL_MAX = 20,          // bytes: VIRTIO_BLK_ID_BYTES
+    SESSIONS_MAX = 1024,      // open at once: 16 clients with 64 each
+    CONFIGURE_TIMEOUT_S = 10, // guest time from the agent's start until CONFIGURE must have come
+};
+
+enum frame_type {
+    HELLO = 0x01,
+    CONFIGURE = 0x02,
+    READY = 0x03,
+    BOOT_FAILED = 0x04,
+    PING = 0x05,
+    PONG = 0x06,
+    SHUTDOWN = 0x07,
+    GOODBYE = 0x08,
+    CLOCK = 0x09,
+    CLIENT_GONE = 0x0a,
+    ERROR = 0x0f,
+    EXEC = 0x10,
+    STARTED = 0x11,
+    FAILED = 0x12,
+    STDIN = 0x13,
+    STDOUT = 0x14,
+    STDERR = 0x15,
+    EXITED = 0x16,
+    SIGNAL = 0x17,
+    KILL = 0x18,
+    CREDIT = 0x19,
+    STDIN_CLOSED = 0x1a,
+    FRAME_TYPES = 0x1b, // one more than the last
+};
+
+enum frame_flag {
+    FLAG_END = 1,  // nothing follows on this stream
+    FLAG_MORE = 2, // this control message continues in the next frame of the session
+};
+
+struct header {
+    uint32_t length;
+    uint8_t type;
+    uint8_t flags;
+    uint16_t slot;
+    uint32_t session;
+};
+
+#endif

@@ -1,0 +1,96 @@
+"""The machine and the process that owns it: it dies with it, and it does not die with an idle thread of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+from trio_sandbox.binaries import host_program_path
+
+from trio_sandbox import Home, open_sandbox
+
+from .traces import Traces, machines
+
+pytestmark = pytest.mark.anyio
+
+OWNER = """
+import trio
+from trio_sandbox import open_sandbox
+
+async def main():
+    async with open_sandbox("owned", image="local/base") as sandbox:
+        handle = await sandbox.exec_stream("sleep", ["1000"])
+        await handle.recv()
+        print("ready", flush=True)
+        await trio.sleep_forever()
+
+trio.run(main)
+"""
+
+
+def start_owner(code: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+async def nothing_left(before: Traces, home: Home) -> bool:
+    with trio.move_on_after(10):
+        while Traces.take(home) != before:
+            await trio.sleep(0.05)
+    assert Traces.take(home) == before
+    return True
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+async def test_the_end_of_the_application_leaves_nothing(home: Home, number: signal.Signals) -> None:
+    before = Traces.take(home)
+    owner = start_owner(OWNER)
+    with owner:
+        assert owner.stdout is not None
+        assert await trio.to_thread.run_sync(owner.stdout.readline) == b"ready\n"
+        assert len(machines()) == len(before.machines) + 1
+        owner.send_signal(number)
+        await trio.to_thread.run_sync(owner.wait)
+    assert await nothing_left(before, home)
+
+
+async def test_kill_9_while_booting_leaves_nothing(home: Home) -> None:
+    before = Traces.take(home)
+    owner = start_owner(OWNER)
+    with owner:
+        with trio.fail_after(60):
+            while machines() == set(before.machines):
+                await trio.sleep(0.02)
+        owner.kill()
+        await trio.to_thread.run_sync(owner.wait)
+    assert await nothing_left(before, home)
+
+
+async def test_an_idle_machine_outlives_the_idle_threads_of_its_owner() -> None:
+    """Trio's worker threads exit after ten idle seconds, and a parent-death signal fires when the thread that forked
+    exits.
+    """
+    async with open_sandbox("idle", image="local/base") as sandbox:
+        await trio.to_thread.run_sync(os.getpid)
+        await trio.sleep(15)
+        assert (await sandbox.exec("true")).success
+
+
+async def test_a_process_that_a_worker_thread_starts_would_not_outlive_it() -> None:
+    """The trap itself, so that the test above is known to be able to fail."""
+    argv = [host_program_path(), "launch", str(os.getpid()), "--", "sleep", "1000"]
+    async with trio.open_nursery() as nursery:
+        process: trio.Process = await nursery.start(partial(trio.run_process, argv, check=False))
+        with trio.fail_after(60):
+            assert await process.wait() == -signal.SIGKILL

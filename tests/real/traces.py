@@ -1,0 +1,81 @@
+"""What a sandbox could leave behind, counted: processes, descriptors, sockets, mounts, files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+
+from trio_sandbox.home import Home
+
+VMM_NAME = "trio-sandbox-vm"
+"""The thread name that QEMU gives itself (its command line has it as `process=`); the kernel keeps 15 bytes of it."""
+
+
+def machines() -> set[int]:
+    """The pids of all VMMs of this package on this machine, zombies included."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat, command = (entry / "stat").read_text(), (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if f"process={VMM_NAME}".encode() in command or VMM_NAME[:15] in stat:
+                found.add(int(entry.name))
+    return found
+
+
+def files_under(root: Path) -> frozenset[str]:
+    """Every path below `root`."""
+    return frozenset(str(path) for path in root.rglob("*")) if root.exists() else frozenset()
+
+
+@attrs.frozen
+class Traces:
+    """A picture of all that could leak from this process and in this data folder."""
+
+    machines: frozenset[int]
+    children: frozenset[str]
+    descriptors: tuple[str, ...]
+    unix_sockets: int
+    mounts: str
+    home: frozenset[str]
+    temporary: frozenset[str]
+
+    @classmethod
+    def take(cls, home: Home) -> Traces:
+        own = Path("/proc/self/task").iterdir()
+        children = (child for task in own for child in (task / "children").read_text().split())
+        return cls(
+            machines=frozenset(machines()),
+            children=frozenset(children),
+            descriptors=tuple(sorted(_descriptors())),
+            unix_sockets=len(Path("/proc/net/unix").read_text().splitlines()),
+            mounts=Path("/proc/self/mountinfo").read_text(),
+            home=files_under(home.root),
+            temporary=frozenset(os.listdir(tempfile.gettempdir())),
+        )
+
+
+def _descriptors() -> Iterator[str]:
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            yield os.readlink(entry).split(":")[0]
+        except FileNotFoundError:  # the descriptor that lists the folder
+            continue
+
+
+@contextmanager
+def leaving_nothing(home: Home, *, unix_sockets: bool = True) -> Iterator[None]:
+    """Assert that the block leaves this process, the data folder and the machine as they were."""
+    before = Traces.take(home)
+    yield
+    after = Traces.take(home)
+    if not unix_sockets:
+        after = attrs.evolve(after, unix_sockets=before.unix_sockets)
+    assert attrs.asdict(after, recurse=False) == attrs.asdict(before, recurse=False)

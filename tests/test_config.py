@@ -1,0 +1,80 @@
+"""Configurations: everything wrong is named at once, before anything is created."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trio_sandbox.config import HOSTNAME_LIMIT, PLANNED, SandboxConfig
+from trio_sandbox.errors import InvalidConfigError, UnsupportedError
+
+
+def build(name: Any = "worker", **options: Any) -> SandboxConfig:
+    return SandboxConfig.from_options(name, {"image": "local/base", **options})
+
+
+def test_defaults() -> None:
+    config = build()
+    assert (config.cpus, config.memory, config.shell, config.pull_policy) == (1, 512, "/bin/sh", "if-missing")
+    assert config.effective_hostname == "worker"
+
+
+def test_every_problem_is_named_at_once() -> None:
+    with pytest.raises(InvalidConfigError) as caught:
+        build("-bad", image="", cpus=0, memory="512", workdir="rel", env={"A=B": "x"}, colour="red")
+    assert len(caught.value.problems) == 7
+    for word in ("name", "image", "cpus", "memory", "workdir", "env", "'colour'"):
+        assert any(word in problem for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"image": None}, "image: required"),
+        ({"image": 5}, "must be str or os.PathLike"),
+        ({"cpus": True}, "cpus: must be int, not bool"),
+        ({"cpus": 1.0}, "cpus: must be int, not float"),
+        ({"memory": 1}, "not within 128"),
+        ({"user": ""}, "user: must be 1 to"),
+        ({"hostname": "a b"}, "not a host name"),
+        ({"hostname": "h" * 64}, "hostname"),
+        ({"env": ["A=1"]}, "env: must be a mapping"),
+        ({"env": {"A": 1}}, "names and values must be str"),
+        ({"env": {"A": "\0"}}, "NUL"),
+        ({"shell": "sh"}, "not an absolute path"),
+        ({"boot_timeout": 0}, "not above 0"),
+        ({"boot_timeout": float("nan")}, "not above 0"),
+        ({"pull_policy": "sometimes"}, "not one of"),
+    ],
+)
+def test_one_problem(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidConfigError, match=words):
+        build(**options)
+
+
+@pytest.mark.parametrize("name", ["", "-a", ".a", "a b", "a/b", "ü", "a" * 129, 7, None, "a\n"])
+def test_bad_names(name: Any) -> None:
+    with pytest.raises(InvalidConfigError, match="name"):
+        build(name)
+
+
+@pytest.mark.parametrize("option", sorted(PLANNED))
+def test_a_planned_option_is_refused_by_name_and_never_ignored(option: str) -> None:
+    with pytest.raises(UnsupportedError, match=option):
+        build(**{option: "something"})
+    build(**{option: None})
+
+
+@given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", fullmatch=True))
+def test_every_name_gives_a_host_name(name: str) -> None:
+    hostname = build(name).effective_hostname
+    assert 1 <= len(hostname) <= HOSTNAME_LIMIT
+    assert hostname[0].isalnum() and hostname[-1].isalnum()
+
+
+def test_a_path_is_an_image() -> None:
+    assert build(image=Path("/x")).image == Path("/x")

@@ -1,0 +1,98 @@
+"""The package's surface and its layers: what can be imported from where."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import trio_sandbox
+
+ROOT = Path(trio_sandbox.__file__).parent
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The modules that a file imports at run time, anywhere in it; `if TYPE_CHECKING:` blocks do not count."""
+    tree = ast.parse(path.read_text())
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def test_every_public_name_loads_and_is_what_the_type_checker_sees() -> None:
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    seen = {
+        (node.module, alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("trio_sandbox.")
+        for alias in node.names
+    }
+    assert seen == {(module, name) for name, module in trio_sandbox._MODULE_OF.items()}
+    for name in trio_sandbox._MODULE_OF:
+        assert getattr(trio_sandbox, name).__name__ == name
+    with pytest.raises(AttributeError):
+        _ = trio_sandbox.no_such_name
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, trio_sandbox; print([m for m in ('trio', 'anyio', 'attrs', 'click', 'oras') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+SANS_IO = [
+    *(f"relay/{name}.py" for name in ("frames", "messages", "credit", "states", "mux")),
+    "lifecycle.py",
+    "config.py",
+    "convert.py",
+    "errors.py",
+    "client/options.py",
+]
+
+
+@pytest.mark.parametrize("name", SANS_IO)
+def test_the_core_does_no_io(name: str) -> None:
+    forbidden = {"trio", "anyio", "socket", "time", "subprocess", "asyncio", "select", "threading", "selectors"}
+    assert not imported_modules(ROOT / name) & forbidden
+
+
+def test_the_client_half_is_anyio_only_and_the_runtime_half_trio_only() -> None:
+    for path in ROOT.rglob("*.py"):
+        modules = {module.split(".")[0] for module in imported_modules(path)}
+        if "client" in path.relative_to(ROOT).parts:
+            assert "trio" not in modules, path
+        else:
+            assert "anyio" not in modules, path
+
+
+@pytest.mark.parametrize(
+    ("layer", "may_not_import"),
+    [
+        ("relay", {"vm", "host", "image", "client", "sandbox", "cli"}),
+        ("vm", {"relay", "host", "image", "client", "sandbox", "cli"}),
+        ("host", {"relay", "image", "client", "sandbox", "cli"}),
+        ("image", {"relay", "vm", "host", "client", "sandbox", "cli"}),
+        ("client", {"vm", "host", "image", "sandbox", "cli"}),
+    ],
+)
+def test_imports_point_one_way(layer: str, may_not_import: set[str]) -> None:
+    for path in (ROOT / layer).rglob("*.py"):
+        for module in imported_modules(path):
+            parts = module.split(".")
+            assert parts[0] != "trio_sandbox" or len(parts) < 2 or parts[1] not in may_not_import, (path, module)

@@ -1,0 +1,110 @@
+"""The VMM's command line, as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from trio_sandbox.vm.command import SECCOMP, Disk, MachineSpec, kernel_command_line, qemu_argv
+
+SPEC = MachineSpec(
+    qemu=Path("/usr/bin/qemu-system-x86_64"),
+    kernel=Path("/k/vmlinuz"),
+    initramfs=Path("/i/initramfs"),
+    acceleration="tcg",
+    tsc_khz=2_500_000,
+    cpus=2,
+    memory_mib=256,
+    console=10,
+    monitor=11,
+    agent=12,
+    disks=(Disk("base", 13, readonly=True), Disk("upper", 14, readonly=False)),
+    name="worker",
+)
+
+
+def options(argv: list[str]) -> dict[str, list[str]]:
+    """Option to its values, in order."""
+    found: dict[str, list[str]] = {}
+    for number, word in enumerate(argv):
+        if word.startswith("-"):
+            value = argv[number + 1] if number + 1 < len(argv) and not argv[number + 1].startswith("-") else ""
+            found.setdefault(word, []).append(value)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("-M", "microvm"),
+        ("-accel", "tcg,tb-size=64"),
+        ("-cpu", "max"),
+        ("-smp", "2"),
+        ("-m", "256M"),
+        ("-kernel", "/k/vmlinuz"),
+        ("-initrd", "/i/initramfs"),
+        ("-sandbox", SECCOMP),
+        ("-display", "none"),
+        ("-serial", "chardev:console"),
+        ("-mon", "chardev=monitor,mode=control"),
+        ("-name", "worker,process=trio-sandbox-vm"),
+    ],
+)
+def test_option(option: str, value: str) -> None:
+    assert options(qemu_argv(SPEC))[option] == [value]
+
+
+def test_switches_without_a_value() -> None:
+    assert {"-nodefaults", "-no-user-config", "-no-reboot"} <= set(qemu_argv(SPEC))
+
+
+def test_the_seccomp_filter_denies_all_that_it_can() -> None:
+    assert SECCOMP.split(",") == [
+        "on",
+        *(f"{what}=deny" for what in ("obsolete", "elevateprivileges", "spawn", "resourcecontrol")),
+    ]
+
+
+def test_sockets_are_inherited_descriptors_and_never_paths() -> None:
+    assert options(qemu_argv(SPEC))["-chardev"] == [
+        "socket,id=console,fd=10",
+        "socket,id=monitor,fd=11",
+        "socket,id=agent,fd=12",
+    ]
+    assert SPEC.descriptors == (10, 11, 12, 13, 14)
+
+
+def test_disks() -> None:
+    found = options(qemu_argv(SPEC))
+    assert found["-add-fd"] == ["fd=13,set=0", "fd=14,set=1"]
+    base, upper = found["-drive"]
+    assert "readonly=on" in base and "readonly=off" in upper
+    for drive in (base, upper):
+        assert "werror=report" in drive and "cache=unsafe" in drive
+    assert "virtio-blk-device,drive=disk0,serial=base" in found["-device"]
+
+
+def test_a_durable_disk_keeps_the_guests_flushes() -> None:
+    spec = attrs.evolve(SPEC, disks=(Disk("upper", 14, readonly=False, durable=True),))
+    assert "cache=writeback" in options(qemu_argv(spec))["-drive"][0]
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({}, "console=ttyS0 quiet panic=-1 reboot=t tsc_early_khz=2500000"),
+        ({"tsc_khz": 0}, "console=ttyS0 quiet panic=-1 reboot=t"),
+        ({"arch": "aarch64"}, "console=ttyAMA0 quiet panic=-1"),
+        ({"extra_kernel_parameters": ("x=1",), "tsc_khz": 0}, "console=ttyS0 quiet panic=-1 reboot=t x=1"),
+    ],
+)
+def test_kernel_command_line(change: dict[str, Any], line: str) -> None:
+    assert kernel_command_line(attrs.evolve(SPEC, **change)) == line
+
+
+def test_kvm() -> None:
+    found = options(qemu_argv(attrs.evolve(SPEC, acceleration="kvm")))
+    assert found["-accel"] == ["kvm"] and found["-cpu"] == ["host"]

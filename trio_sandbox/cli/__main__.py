@@ -1,0 +1,5 @@
+"""`python -m trio_sandbox.cli`."""
+
+from trio_sandbox.cli import main
+
+main()

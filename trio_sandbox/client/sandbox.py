@@ -1,0 +1,152 @@
+"""The handle of a running sandbox. anyio only: it works under Trio and under asyncio, and owns no task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trio_sandbox.client.options import ExecOptions, Rlimit, Stdin, exec_request
+from trio_sandbox.client.program import ExecHandle, ExecOutput
+from trio_sandbox.client.transport import SandboxControl
+from trio_sandbox.errors import UnsupportedError
+
+STOP_TIMEOUT = 10.0
+"""Seconds that `stop` gives the guest to write its data and power off."""
+
+
+class Sandbox:
+    """A running sandbox. Got from `open_sandbox`; operations raise SandboxNotRunningError once it has ended."""
+
+    def __init__(self, control: SandboxControl) -> None:
+        self._control = control
+
+    @property
+    async def name(self) -> str:
+        """The sandbox's name: `await sb.name`."""
+        return self._control.config.name
+
+    async def exec(
+        self,
+        cmd: str,
+        args: Sequence[str] | Mapping[str, Any] | None = None,
+        *,
+        cwd: str | None = None,
+        user: str | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        stdin: Stdin | bytes | str | None = None,
+        tty: bool = False,
+        rlimits: Sequence[Rlimit] | None = None,
+    ) -> ExecOutput:
+        """Run a command to its end and return its output; a non-zero exit is not an error.
+
+        cmd is literal: no shell, but PATH is searched when it has no slash. cwd and user default to the sandbox's, else
+        the image's, else "/" and
+        root. env is added to the sandbox's. timeout: seconds after which the guest kills it with all that it started.
+        stdin: None is /dev/null. All output is kept in memory: use `exec_stream` for much.
+        Raises ExecFailedError, ExecTimeoutError, SandboxCrashedError, SandboxNotRunningError; TypeError and ValueError
+        for wrong
+        arguments. Cancellation: the program and its children are killed, and the guest's confirmation is awaited for up
+        to 5 s.
+        """
+        handle = await self.exec_stream(
+            cmd, args, cwd=cwd, user=user, env=env, timeout=timeout, stdin=stdin, tty=tty, rlimits=rlimits
+        )
+        async with handle:
+            return await handle.collect()
+
+    async def exec_stream(
+        self,
+        cmd: str,
+        args: Sequence[str] | Mapping[str, Any] | None = None,
+        *,
+        cwd: str | None = None,
+        user: str | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        stdin: Stdin | bytes | str | None = None,
+        tty: bool = False,
+        rlimits: Sequence[Rlimit] | None = None,
+    ) -> ExecHandle:
+        """Start a command and return its handle, an iterator of events. Arguments as for `exec`.
+
+        The program is killed when the handle's `async with` block ends, or with the sandbox. Cancellation: nothing was
+        started.
+        """
+        given = {
+            "cwd": cwd,
+            "user": user,
+            "env": env,
+            "timeout": timeout,
+            "stdin": stdin,
+            "tty": tty or None,
+            "rlimits": rlimits,
+        }
+        options = ExecOptions.build(cmd, args, given)
+        request = exec_request(
+            cmd,
+            options,
+            base_env=self._control.base_env,
+            workdir=self._control.default_workdir,
+            user=self._control.default_user,
+        )
+        return ExecHandle(self._control.open_session(request), options.stdin, options.timeout)
+
+    async def shell(
+        self,
+        script: str,
+        *,
+        cwd: str | None = None,
+        user: str | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        stdin: Stdin | bytes | str | None = None,
+        tty: bool = False,
+        rlimits: Sequence[Rlimit] | None = None,
+    ) -> ExecOutput:
+        """Run a script through the sandbox's shell (`shell -c script`) to its end. Everything else as for `exec`."""
+        return await self.exec(
+            self._control.config.shell,
+            ["-c", script],
+            cwd=cwd,
+            user=user,
+            env=env,
+            timeout=timeout,
+            stdin=stdin,
+            tty=tty,
+            rlimits=rlimits,
+        )
+
+    async def shell_stream(self, script: str, **options: Any) -> ExecHandle:
+        """Start a script through the sandbox's shell and return its handle. Options as for `exec_stream`."""
+        return await self.exec_stream(self._control.config.shell, ["-c", script], **options)
+
+    async def stop(self, timeout: float = STOP_TIMEOUT) -> None:
+        """Let the guest write its data and power off; force it after `timeout` seconds, at once with 0. Harmless when
+        it has ended.
+
+        Cancellation: the stop goes on without us.
+        """
+        if timeout < 0:
+            raise ValueError("timeout must be non-negative")
+        await self._control.stop(timeout)
+
+    async def stop_and_wait(self) -> tuple[int, bool]:
+        """`stop`, then `wait`."""
+        await self.stop()
+        return await self.wait()
+
+    async def kill(self) -> None:
+        """End the machine at once, as a power cut would. Harmless when it has ended."""
+        await self._control.kill()
+
+    async def wait(self) -> tuple[int, bool]:
+        """Wait for the machine's end: (exit code, success); 0 after a power-off, -9 when killed. Cancellation: no
+        effect.
+        """
+        end = await self._control.wait()
+        return end.exit_code, end.success
+
+    async def detach(self) -> None:
+        """Not for a sandbox that its block owns: raises UnsupportedError."""
+        raise UnsupportedError("detach() on a sandbox of open_sandbox", "it ends with its block")

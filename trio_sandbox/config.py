@@ -1,0 +1,195 @@
+"""What a sandbox is asked to be, checked whole before anything is created. No I/O."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from trio_sandbox.errors import InvalidConfigError, UnsupportedError
+
+NAME_LIMIT = 128
+"""Bytes of a sandbox's name."""
+HOSTNAME_LIMIT = 63
+"""Bytes of a host name: one DNS label, and within Linux's 64."""
+MEMORY_MIN_MIB = 128
+MEMORY_MAX_MIB = 1 << 20
+CPUS_MAX = 64
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
+
+
+class PullPolicy(enum.StrEnum):
+    """When an image is fetched from its registry."""
+
+    ALWAYS = "always"
+    IF_MISSING = "if-missing"
+    NEVER = "never"
+
+
+PLANNED: dict[str, str] = {
+    "snapshot": "boot from image= instead",
+    "from_snapshot": "boot from image= instead",
+    "entrypoint": "name the whole command in exec()",
+    "init": "the sandbox's own agent is PID 1",
+    "replace": "end the old sandbox first",
+    "replace_with_timeout": "end the old sandbox first",
+    "max_duration": "use trio.move_on_after() around the block",
+    "idle_timeout": "end the block when you are done",
+    "scripts": "pass the script to shell()",
+    "log_level": "configure the logger 'trio_sandbox'",
+    "quiet_logs": "configure the logger 'trio_sandbox'",
+    "registry_auth": "use a local image, a layout folder or an archive",
+    "volumes": "send data through stdin",
+    "patches": "change files with shell()",
+    "ports": "sandboxes have no network yet",
+    "network": "sandboxes have no network yet",
+    "secrets": "sandboxes have no network yet",
+    "detached": "the sandbox ends with its block",
+    "labels": "",
+    "ephemeral": "every sandbox is, for now",
+    "keep": "the sandbox is removed with its block",
+}
+"""Documented options that this version does not have, and what to do instead. None, False and empty values mean "not
+given".
+"""
+
+
+@attrs.frozen(kw_only=True)
+class SandboxConfig:
+    """A valid sandbox configuration. Build it with `from_options`, which names every problem at once.
+
+    memory in MiB, boot_timeout in seconds.
+    """
+
+    name: str
+    image: str | os.PathLike[str]
+    cpus: int = 1
+    memory: int = 512
+    workdir: str | None = None
+    shell: str = "/bin/sh"
+    hostname: str | None = None
+    user: str | None = None
+    env: Mapping[str, str] = attrs.field(factory=dict)
+    pull_policy: PullPolicy = PullPolicy.IF_MISSING
+    boot_timeout: float = 60.0
+
+    @classmethod
+    def from_options(cls, name: str, options: Mapping[str, Any]) -> SandboxConfig:
+        """Check all options and build. Raises InvalidConfigError with every problem, else UnsupportedError for a
+        planned option.
+        """
+        given = {key: value for key, value in options.items() if value is not None}
+        problems = list(_name_problems(name))
+        known = {field.name for field in attrs.fields(cls)}
+        problems += [f"unknown option {key!r}" for key in given if key not in known and key not in PLANNED]
+        for key, check in CHECKS.items():
+            if key in given and (problem := check(given[key])):
+                problems.append(f"{key}: {problem}")
+        if "image" not in given and not (given.get("snapshot") or given.get("from_snapshot")):
+            problems.append("image: required")
+        if problems:
+            raise InvalidConfigError(problems)
+        for key, hint in PLANNED.items():
+            if key in given and given[key] not in (False, "", {}, [], ()):
+                raise UnsupportedError(f"the option {key}=", hint)
+        fields = {key: value for key, value in given.items() if key in known}
+        if "pull_policy" in fields:
+            fields["pull_policy"] = PullPolicy(fields["pull_policy"])
+        if "env" in fields:
+            fields["env"] = dict(fields["env"])
+        return cls(name=name, **fields)
+
+    @property
+    def effective_hostname(self) -> str:
+        """The host name given, else the name, shortened with a digest when it is too long for one."""
+        if self.hostname is not None:
+            return self.hostname
+        name = self.name.replace("_", "-").strip("-.")
+        if len(name) <= HOSTNAME_LIMIT:
+            return name
+        return f"{name[:54].strip('-.')}-{hashlib.sha256(self.name.encode()).hexdigest()[:8]}"
+
+
+def _name_problems(name: object) -> list[str]:
+    if not isinstance(name, str):
+        return [f"name: must be str, not {type(name).__name__}"]
+    if not name:
+        return ["name: must not be empty"]
+    if len(name.encode()) > NAME_LIMIT:
+        return [f"name: {len(name.encode())} bytes, at most {NAME_LIMIT} are allowed"]
+    if not _NAME.fullmatch(name):
+        return [f"name: {name!r} must start with a letter or digit and hold only letters, digits, '.', '_' and '-'"]
+    return []
+
+
+def _whole(value: object, least: int, most: int, unit: str = "") -> str | None:
+    if type(value) is not int:
+        return f"must be int, not {type(value).__name__}"
+    return None if least <= value <= most else f"{value} is not within {least} to {most}{unit}"
+
+
+def _text(value: object, limit: int = 4096) -> str | None:
+    if not isinstance(value, str):
+        return f"must be str, not {type(value).__name__}"
+    if not value or "\0" in value or len(value.encode(errors="surrogateescape")) > limit:
+        return f"must be 1 to {limit} bytes without NUL"
+    return None
+
+
+def _absolute(value: object) -> str | None:
+    return _text(value) or (None if str(value).startswith("/") else f"{value!r} is not an absolute path")
+
+
+def _image(value: object) -> str | None:
+    if isinstance(value, (str, os.PathLike)):
+        return None if os.fspath(value) else "must not be empty"
+    return f"must be str or os.PathLike, not {type(value).__name__}"
+
+
+def _hostname(value: object) -> str | None:
+    problem = _text(value, HOSTNAME_LIMIT)
+    return problem or (None if _HOSTNAME.fullmatch(str(value)) else f"{value!r} is not a host name")
+
+
+def _seconds(value: object) -> str | None:
+    if type(value) not in (int, float):
+        return f"must be a number of seconds, not {type(value).__name__}"
+    return None if isinstance(value, (int, float)) and 0 < value < float("inf") else f"{value} is not above 0"
+
+
+def _pull_policy(value: object) -> str | None:
+    return None if value in list(PullPolicy) else f"{value!r} is not one of {', '.join(PullPolicy)}"
+
+
+def env_problem(value: object) -> str | None:
+    """What is wrong with a mapping of environment variables, or None."""
+    if not isinstance(value, Mapping):
+        return f"must be a mapping, not {type(value).__name__}"
+    for key, text in value.items():
+        if not isinstance(key, str) or not isinstance(text, str):
+            return f"{key!r}: names and values must be str"
+        if not key or "=" in key or "\0" in key + text:
+            return f"{key!r}: a name must not be empty or hold '='; nothing may hold NUL"
+    return None
+
+
+CHECKS = {
+    "image": _image,
+    "cpus": lambda value: _whole(value, 1, CPUS_MAX),
+    "memory": lambda value: _whole(value, MEMORY_MIN_MIB, MEMORY_MAX_MIB, " MiB"),
+    "workdir": _absolute,
+    "shell": _absolute,
+    "hostname": _hostname,
+    "user": lambda value: _text(value, 256),
+    "env": env_problem,
+    "pull_policy": _pull_policy,
+    "boot_timeout": _seconds,
+}

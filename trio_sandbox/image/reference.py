@@ -1,0 +1,132 @@
+"""What an `image=` value means.
+
+    local/NAME[:TAG]       an image kept as an OCI layout folder in the data folder
+    /…, ./…, ../…, ~…      a path, as is every os.PathLike: an OCI layout folder, an OCI archive or a Docker archive;
+                           `PATH:TAG` or `PATH@TAG` chooses among several images in it
+    anything else          a registry's image, which this version cannot fetch
+
+Disk images (qcow2, raw, vmdk) and plain folders are recognised and refused by name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+import attrs
+
+from trio_sandbox.errors import ImageNotFoundError, InvalidConfigError, UnsupportedError
+from trio_sandbox.files import storage_errors
+from trio_sandbox.home import Home
+
+LOCAL_PREFIX = "local/"
+DISK_EXTENSIONS = (".qcow2", ".raw", ".vmdk")
+MAX_REFERENCE = 4096
+
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_LOCAL = re.compile(r"local/(?P<name>[a-z0-9]+(?:[._-]+[a-z0-9]+)*)(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127}))?")
+_REGISTRY = re.compile(
+    r"(?:[A-Za-z0-9.-]+(?::[0-9]{1,5})?/)?[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(?:@[a-z0-9]+:[0-9a-f]{32,})?"
+)
+
+
+@attrs.frozen
+class ImageLocation:
+    """Where an image is: a layout folder or an archive that exists, and which of its images is meant."""
+
+    reference: str
+    """What the user wrote, for messages."""
+    path: Path
+    is_folder: bool
+    tag: str | None
+
+
+def locate_image(image: str | os.PathLike[str], home: Home) -> ImageLocation:
+    """Find the image that `image` names. Looks at the disk, but reads no file.
+
+    Raises InvalidConfigError (malformed), UnsupportedError (valid, for a later version), ImageNotFoundError (nothing
+    there).
+    """
+    text = _text(image)
+    if isinstance(image, str):
+        if text.startswith(LOCAL_PREFIX):
+            return _local(text, home)
+        if not text.startswith(("/", "./", "../", "~")) and text not in (".", ".."):
+            raise _not_a_path(text)
+    return _path(text)
+
+
+def local_image_folder(name: str, home: Home) -> Path:
+    """The layout folder of the image `local/name`, whether it exists or not."""
+    return home.images / "local" / name
+
+
+def _text(image: object) -> str:
+    if not isinstance(image, str | os.PathLike):
+        raise InvalidConfigError([f"image: expected text or a path, not {type(image).__name__}"])
+    text = os.fsdecode(os.fspath(image))
+    if not text or "\0" in text or len(text) > MAX_REFERENCE:
+        raise InvalidConfigError([f"image: {text[:80]!r} is empty, too long or contains a NUL character"])
+    return text
+
+
+def _local(text: str, home: Home) -> ImageLocation:
+    match = _LOCAL.fullmatch(text)
+    if match is None:
+        raise InvalidConfigError([f"image: {text!r} is not of the form local/NAME or local/NAME:TAG in lower case"])
+    folder = local_image_folder(match["name"], home)
+    if not (folder / "index.json").is_file():
+        hint = "run `trio-sandbox setup` to build it" if match["name"] == "base" else f"there is no layout in {folder}"
+        raise ImageNotFoundError(text, hint)
+    return ImageLocation(text, folder, is_folder=True, tag=match["tag"])
+
+
+def _not_a_path(text: str) -> Exception:
+    if text.lower().endswith(DISK_EXTENSIONS):
+        return UnsupportedError(f"image={text!r}", "disk images come in a later version; use an OCI image")
+    if _REGISTRY.fullmatch(text):
+        return UnsupportedError(
+            f"image={text!r}",
+            "registries come in a later version; save the image as an archive and pass its path (./image.tar)",
+        )
+    return InvalidConfigError([f"image: {text!r} is neither an image name nor a path (which starts with /, ./, ../ or ~)"])
+
+
+def _path(text: str) -> ImageLocation:
+    path, tag = _split_tag(text)
+    with storage_errors(path.parent):
+        try:
+            status = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise ImageNotFoundError(text, "there is no such file or folder") from None
+        except OSError as error:
+            if isinstance(error, PermissionError):
+                raise
+            raise InvalidConfigError([f"image: {text!r}: {error.strerror}"]) from error
+    if stat.S_ISDIR(status.st_mode):
+        if not (path / "oci-layout").exists() and not (path / "index.json").exists():
+            raise UnsupportedError(f"image={text!r}", "this is no OCI layout; plain folders come in a later version")
+        return ImageLocation(text, path, is_folder=True, tag=tag)
+    if path.suffix.lower() in DISK_EXTENSIONS:
+        raise UnsupportedError(f"image={text!r}", "disk images come in a later version; use an OCI image")
+    if not stat.S_ISREG(status.st_mode):
+        raise InvalidConfigError([f"image: {text!r} is neither a folder nor a regular file"])
+    return ImageLocation(text, path, is_folder=False, tag=tag)
+
+
+def _split_tag(text: str) -> tuple[Path, str | None]:
+    """A name that exists as it stands wins; else what follows the last `:` or `@` of the last component is a tag."""
+    whole = Path(text)
+    try:
+        whole = whole.expanduser()
+    except RuntimeError as error:
+        raise InvalidConfigError([f"image: {text!r}: {error}"]) from error
+    if os.path.lexists(whole):
+        return whole, None
+    cut = max(whole.name.rfind(":"), whole.name.rfind("@"))
+    if cut > 0 and _TAG.fullmatch(whole.name[cut + 1 :]):
+        return whole.with_name(whole.name[:cut]), whole.name[cut + 1 :]
+    return whole, None

@@ -1,0 +1,66 @@
+"""Credit windows: how many bulk bytes may still be sent, and when to give some back. Sans-IO.
+
+The receiver of a stream starts the sender off with a whole window and returns credit as its consumer takes bytes, in
+lots: a
+lot is a quarter of the window, so that a busy stream costs one CREDIT frame for each 64 KiB and never runs dry for want
+of one.
+
+Invariant 1: 0 <= credit <= WINDOW. Invariant 2: bytes received and not yet returned never exceed WINDOW.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from trio_sandbox.errors import LocalProtocolError, RemoteProtocolError
+
+WINDOW = 262_144
+"""Bytes in flight in one direction of one session: bounds the memory that a stopped reader can hold."""
+LOT = WINDOW // 4
+
+
+@attrs.define(eq=False)
+class SendWindow:
+    """What we may still send."""
+
+    credit: int = WINDOW
+
+    def spend(self, size: int) -> None:
+        """Account for `size` bytes sent. Raises LocalProtocolError when there is not that much credit."""
+        if size > self.credit:
+            raise LocalProtocolError(f"sending {size} bytes with credit for {self.credit}")
+        self.credit -= size
+
+    def refill_untrusted(self, size: int) -> None:
+        """Account for a CREDIT frame. Raises RemoteProtocolError when it would exceed the window."""
+        if not 0 < size <= WINDOW - self.credit:
+            raise RemoteProtocolError(f"credit for {size} bytes where {WINDOW - self.credit} are outstanding")
+        self.credit += size
+
+
+@attrs.define(eq=False)
+class ReceiveWindow:
+    """What the peer may still send, and what our consumer has taken since we last said so."""
+
+    credit: int = WINDOW
+    buffered: int = 0
+    consumed: int = 0
+
+    def arrive_untrusted(self, size: int) -> None:
+        """Account for `size` bytes received. Raises RemoteProtocolError when the peer had no credit for them."""
+        if size > self.credit:
+            raise RemoteProtocolError(f"{size} bytes received with credit for {self.credit}")
+        self.credit -= size
+        self.buffered += size
+
+    def consume(self, size: int) -> int:
+        """Account for `size` bytes taken by the consumer; returns how much credit to send now, often 0."""
+        if size > self.buffered:
+            raise LocalProtocolError(f"consuming {size} bytes of {self.buffered}")
+        self.buffered -= size
+        self.consumed += size
+        if self.consumed < LOT:
+            return 0
+        granted, self.consumed = self.consumed, 0
+        self.credit += granted
+        return granted

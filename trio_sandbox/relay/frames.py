@@ -1,0 +1,195 @@
+"""Frames: a 16-byte header and a body, as docs/wire.md draws them. Sans-IO.
+
+Rule 1: every constant of the framing is here, once. Rule 2: this file does not know what a frame means, except for what
+the header alone can tell: which types exist, who may send them, and whether they belong to a session.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Iterator
+
+import attrs
+
+from trio_sandbox.errors import LocalProtocolError, RemoteProtocolError
+
+HEADER = struct.Struct("<IBBHII")
+MAX_BODY = 65_536
+"""Bytes of body in one frame: large enough that the header costs nothing, small enough that control is never far
+behind.
+"""
+PROTOCOL_VERSION = 1
+
+
+class Role(enum.Enum):
+    """The two ends of the agent stream."""
+
+    HOST = "host"
+    GUEST = "guest"
+
+    @property
+    def peer(self) -> Role:
+        return Role.GUEST if self is Role.HOST else Role.HOST
+
+
+class FrameType(enum.IntEnum):
+    """The types of docs/wire.md."""
+
+    HELLO = 0x01
+    CONFIGURE = 0x02
+    READY = 0x03
+    BOOT_FAILED = 0x04
+    PING = 0x05
+    PONG = 0x06
+    SHUTDOWN = 0x07
+    GOODBYE = 0x08
+    CLOCK = 0x09
+    CLIENT_GONE = 0x0A
+    ERROR = 0x0F
+    EXEC = 0x10
+    STARTED = 0x11
+    FAILED = 0x12
+    STDIN = 0x13
+    STDOUT = 0x14
+    STDERR = 0x15
+    EXITED = 0x16
+    SIGNAL = 0x17
+    KILL = 0x18
+    CREDIT = 0x19
+    STDIN_CLOSED = 0x1A
+
+
+class Flag(enum.IntFlag):
+    """Bits of the header's flags byte."""
+
+    END = 1
+    MORE = 2
+
+
+class Scope(enum.Enum):
+    """Whether a frame speaks of the machine (session 0), of one session, or may speak of either."""
+
+    MACHINE = "machine"
+    SESSION = "session"
+    EITHER = "either"
+
+
+NO_FLAGS = Flag(0)
+
+
+@attrs.frozen
+class FrameRule:
+    """What the header of one frame type may say."""
+
+    senders: frozenset[Role]
+    scope: Scope
+    flags: Flag = NO_FLAGS
+    bulk: bool = False
+    """Body is raw bytes of a stream, paid for with credit."""
+
+
+_HOST, _GUEST = frozenset({Role.HOST}), frozenset({Role.GUEST})
+
+RULES: dict[FrameType, FrameRule] = {
+    FrameType.HELLO: FrameRule(_GUEST, Scope.MACHINE),
+    FrameType.CONFIGURE: FrameRule(_HOST, Scope.MACHINE),
+    FrameType.READY: FrameRule(_GUEST, Scope.MACHINE),
+    FrameType.BOOT_FAILED: FrameRule(_GUEST, Scope.MACHINE),
+    FrameType.PING: FrameRule(_HOST, Scope.MACHINE),
+    FrameType.PONG: FrameRule(_GUEST, Scope.MACHINE),
+    FrameType.SHUTDOWN: FrameRule(_HOST, Scope.MACHINE),
+    FrameType.GOODBYE: FrameRule(_GUEST, Scope.MACHINE),
+    FrameType.CLOCK: FrameRule(_HOST, Scope.MACHINE),
+    FrameType.CLIENT_GONE: FrameRule(_HOST, Scope.MACHINE),
+    FrameType.ERROR: FrameRule(_GUEST, Scope.EITHER),
+    FrameType.EXEC: FrameRule(_HOST, Scope.SESSION, flags=Flag.MORE),
+    FrameType.STARTED: FrameRule(_GUEST, Scope.SESSION),
+    FrameType.FAILED: FrameRule(_GUEST, Scope.SESSION),
+    FrameType.STDIN: FrameRule(_HOST, Scope.SESSION, flags=Flag.END, bulk=True),
+    FrameType.STDOUT: FrameRule(_GUEST, Scope.SESSION, bulk=True),
+    FrameType.STDERR: FrameRule(_GUEST, Scope.SESSION, bulk=True),
+    FrameType.EXITED: FrameRule(_GUEST, Scope.SESSION),
+    FrameType.SIGNAL: FrameRule(_HOST, Scope.SESSION),
+    FrameType.KILL: FrameRule(_HOST, Scope.SESSION),
+    FrameType.CREDIT: FrameRule(_HOST | _GUEST, Scope.SESSION),
+    FrameType.STDIN_CLOSED: FrameRule(_GUEST, Scope.SESSION),
+}
+
+
+@attrs.frozen
+class Frame:
+    """One frame. `session` 0 is the machine itself."""
+
+    type: FrameType
+    session: int = 0
+    body: bytes = b""
+    flags: Flag = NO_FLAGS
+    slot: int = 0
+
+
+def encode(frame: Frame, role: Role) -> bytes:
+    """The bytes of `frame` as sent by `role`. Raises LocalProtocolError for what the peer would refuse."""
+    rule = RULES[frame.type]
+    if problem := _problem(rule, role, frame.flags, frame.session, len(frame.body)):
+        raise LocalProtocolError(f"{frame.type.name}: {problem}")
+    return HEADER.pack(len(frame.body), frame.type, frame.flags, frame.slot, frame.session, 0) + frame.body
+
+
+def _problem(rule: FrameRule, sender: Role, flags: int, session: int, length: int) -> str | None:
+    if sender not in rule.senders:
+        return f"not for the {sender.value} to send"
+    if flags & ~int(rule.flags):  # an IntFlag's own complement knows no bits but its members'
+        return f"flags {flags:#x} are not allowed"
+    if rule.scope is Scope.MACHINE and session:
+        return f"session {session} where none belongs"
+    if rule.scope is Scope.SESSION and not session:
+        return "no session"
+    if length > MAX_BODY:
+        return f"a body of {length} bytes is over {MAX_BODY}"
+    return None
+
+
+class FrameReader:
+    """Cut a byte stream from `sender` into frames. Holds at most one frame's worth of bytes between calls."""
+
+    def __init__(self, sender: Role) -> None:
+        self._sender = sender
+        self._buffer = bytearray()
+
+    def feed_untrusted(self, data: bytes | bytearray | memoryview) -> Iterator[Frame]:
+        """Yield each frame that `data` completes. Raises RemoteProtocolError, and nothing else, for what the wire
+        forbids.
+
+        The headers are checked before their bodies are waited for. The iterator must be exhausted before the next call.
+        """
+        self._buffer += data
+        position = 0
+        try:
+            while len(self._buffer) - position >= HEADER.size:
+                length, number, flags, slot, session, reserved = HEADER.unpack_from(self._buffer, position)
+                kind = self._check(length, number, flags, session, reserved)
+                end = position + HEADER.size + length
+                if len(self._buffer) < end:
+                    break
+                body = bytes(memoryview(self._buffer)[position + HEADER.size : end])
+                position = end
+                yield Frame(kind, session, body, Flag(flags), slot)
+        finally:
+            del self._buffer[:position]
+
+    def _check(self, length: int, number: int, flags: int, session: int, reserved: int) -> FrameType:
+        try:
+            kind = FrameType(number)
+        except ValueError:
+            raise RemoteProtocolError(f"unknown frame type {number:#x}") from None
+        if reserved:
+            raise RemoteProtocolError(f"{kind.name}: reserved field is {reserved:#x}")
+        if problem := _problem(RULES[kind], self._sender, flags, session, length):
+            raise RemoteProtocolError(f"{kind.name}: {problem}")
+        return kind
+
+    @property
+    def pending(self) -> int:
+        """Bytes of a frame that is not complete yet."""
+        return len(self._buffer)

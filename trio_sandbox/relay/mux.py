@@ -1,0 +1,344 @@
+"""The sessions of one agent stream: bytes in, events out; calls in, bytes out. No I/O, no clock; the same code on both
+sides.
+
+Rule 1: a wrong call raises LocalProtocolError and changes nothing; wrong bytes raise RemoteProtocolError and the side
+is in
+ERROR for good. No other exception leaves this file. Rule 2: nothing here waits. `data_to_send` says what to write;
+control frames go before
+bulk, and bulk is taken from the sessions in turn.
+
+Invariant 1: a closed session's id is never opened again. Invariant 2: bytes buffered for a session never exceed its
+window (credit.py).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+
+import attrs
+
+from trio_sandbox.errors import LocalProtocolError, RemoteProtocolError
+from trio_sandbox.relay.credit import ReceiveWindow, SendWindow
+from trio_sandbox.relay.frames import (
+    MAX_BODY,
+    RULES,
+    Flag,
+    Frame,
+    FrameReader,
+    FrameType,
+    Role,
+    encode,
+)
+from trio_sandbox.relay.messages import (
+    EMPTY,
+    MAX_MESSAGE,
+    MAX_PING,
+    TYPES,
+    Exec,
+    Message,
+    decode_body_untrusted,
+    encode_body,
+)
+from trio_sandbox.relay.states import (
+    SESSION_TRANSITIONS,
+    SIDE_TRANSITIONS,
+    TALKING,
+    SessionState,
+    SideState,
+)
+
+_CREDIT = struct.Struct("<I")
+
+
+@attrs.frozen
+class MessageReceived:
+    """A control message; `message` is None for the types whose body is empty."""
+
+    type: FrameType
+    session: int
+    slot: int
+    message: Message | None
+
+
+@attrs.frozen
+class DataReceived:
+    """Bytes of a stream (STDIN, STDOUT or STDERR); acknowledge them when consumed. `end`: the stream is over."""
+
+    type: FrameType
+    session: int
+    data: bytes
+    end: bool = False
+
+
+@attrs.frozen
+class WindowOpened:
+    """The peer took bytes: more may be sent."""
+
+    session: int
+
+
+@attrs.frozen
+class PingReceived:
+    """A PING or its PONG, with its bytes."""
+
+    type: FrameType
+    body: bytes
+
+
+Event = MessageReceived | DataReceived | WindowOpened | PingReceived
+
+
+@attrs.define(eq=False)
+class _Session:
+    slot: int
+    state: SessionState = SessionState.OPENING
+    sending: SendWindow = attrs.Factory(SendWindow)
+    receiving: ReceiveWindow = attrs.Factory(ReceiveWindow)
+    stdin_ended: bool = False
+    parts: bytearray | None = None  # an EXEC that continues
+    queue: deque[Frame] = attrs.Factory(deque)  # bulk that waits to be written
+
+
+class Mux:
+    """One end of the agent stream. Not for two threads at once."""
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+        self.state = SideState.GREETING
+        self._reader = FrameReader(role.peer)
+        self._sessions: dict[int, _Session] = {}
+        self._highest = 0
+        self._control: deque[bytes] = deque()
+        self._turns: deque[int] = deque()  # sessions with bulk waiting, in turn
+
+    # -- what comes in
+
+    def receive_data_untrusted(self, data: bytes | bytearray) -> list[Event]:
+        """Take bytes of the peer and return what they mean. Raises RemoteProtocolError."""
+        if self.state is SideState.ERROR:
+            raise RemoteProtocolError("the stream is broken already")
+        events: list[Event] = []
+        try:
+            for frame in self._reader.feed_untrusted(data):
+                event = self._receive(frame)
+                if event is not None:
+                    events.append(event)
+        except RemoteProtocolError:
+            self.state = SideState.ERROR
+            raise
+        return events
+
+    def _receive(self, frame: Frame) -> Event | None:
+        if not frame.session:
+            return self._receive_machine(frame)
+        if self.state not in TALKING:
+            raise RemoteProtocolError(f"{frame.type.name} in state {self.state.value}")
+        session = self._sessions.get(frame.session)
+        if session is None:
+            session = self._unknown_session(frame)
+            if session is None:
+                return None
+        step = SESSION_TRANSITIONS.get((session.state, frame.type))
+        if step is None:
+            raise RemoteProtocolError(f"{frame.type.name} for session {frame.session}, which is {session.state.value}")
+        event = self._receive_session(frame, session)
+        session.state = step
+        if step is SessionState.CLOSED:
+            self._forget(frame.session)
+        return event
+
+    def _receive_machine(self, frame: Frame) -> Event:
+        step = SIDE_TRANSITIONS.get((self.state, frame.type))
+        if step is None:
+            raise RemoteProtocolError(f"{frame.type.name} in state {self.state.value}")
+        if frame.type in (FrameType.PING, FrameType.PONG):
+            if len(frame.body) > MAX_PING:
+                raise RemoteProtocolError(f"{frame.type.name} of {len(frame.body)} bytes")
+            self.state = step
+            return PingReceived(frame.type, frame.body)
+        event = MessageReceived(frame.type, 0, frame.slot, self._decode(frame))
+        self.state = step
+        return event
+
+    def _unknown_session(self, frame: Frame) -> _Session | None:
+        """A session that ended (its late frames mean nothing), or on the guest's side one that begins."""
+        if frame.type is FrameType.EXEC and frame.session > self._highest:
+            self._highest = frame.session
+            session = self._sessions[frame.session] = _Session(frame.slot)
+            return session
+        # Only the host opens and only the guest closes, so only the host's frames can come late.
+        if self.role is Role.GUEST and frame.session <= self._highest:
+            return None
+        raise RemoteProtocolError(f"{frame.type.name} for session {frame.session}, which is not open")
+
+    def _receive_session(self, frame: Frame, session: _Session) -> Event | None:
+        if RULES[frame.type].bulk:
+            if frame.type is FrameType.STDIN and session.stdin_ended:
+                raise RemoteProtocolError(f"STDIN after its end in session {frame.session}")
+            session.receiving.arrive_untrusted(len(frame.body))
+            end = Flag.END in frame.flags
+            session.stdin_ended = session.stdin_ended or end
+            return DataReceived(frame.type, frame.session, frame.body, end)
+        if frame.type is FrameType.CREDIT:
+            if len(frame.body) != _CREDIT.size:
+                raise RemoteProtocolError(f"CREDIT of {len(frame.body)} bytes")
+            session.sending.refill_untrusted(_CREDIT.unpack(frame.body)[0])
+            return WindowOpened(frame.session)
+        if frame.type is FrameType.EXEC:
+            return self._receive_exec(frame, session)
+        return MessageReceived(frame.type, frame.session, frame.slot, self._decode(frame))
+
+    def _receive_exec(self, frame: Frame, session: _Session) -> Event | None:
+        parts = session.parts = bytearray() if session.parts is None else session.parts
+        parts += frame.body
+        if len(parts) > MAX_MESSAGE:
+            raise RemoteProtocolError(f"EXEC of more than {MAX_MESSAGE} bytes")
+        if Flag.MORE in frame.flags:
+            return None
+        session.parts = None
+        message = decode_body_untrusted(frame.type, bytes(parts))
+        return MessageReceived(frame.type, frame.session, frame.slot, message)
+
+    def _decode(self, frame: Frame) -> Message | None:
+        if frame.type in EMPTY:
+            if frame.body:
+                raise RemoteProtocolError(f"{frame.type.name} with a body")
+            return None
+        return decode_body_untrusted(frame.type, frame.body)
+
+    def _forget(self, session: int) -> None:
+        del self._sessions[session]
+        if session in self._turns:
+            self._turns.remove(session)
+
+    # -- what goes out
+
+    def open_session(self, session: int, request: Exec, slot: int = 0) -> None:
+        """Begin a session under a new id (host only). Raises LocalProtocolError for an id that is not new or a request
+        over 1 MiB.
+        """
+        if self.state is not SideState.OPEN:
+            raise LocalProtocolError(f"opening a session in state {self.state.value}")
+        if session <= self._highest:
+            raise LocalProtocolError(f"session {session} is not above {self._highest}")
+        body = encode_body(request)
+        if len(body) > MAX_MESSAGE:
+            raise LocalProtocolError(f"a request of {len(body)} bytes is over {MAX_MESSAGE}")
+        self._highest = session
+        self._sessions[session] = _Session(slot)
+        for start in range(0, len(body), MAX_BODY):
+            more = Flag.MORE if start + MAX_BODY < len(body) else Flag(0)
+            self._queue_control(Frame(FrameType.EXEC, session, body[start : start + MAX_BODY], more, slot))
+
+    def send_message(self, message: Message, session: int = 0) -> None:
+        """Queue a control message of the machine (session 0) or of an open session. Raises LocalProtocolError."""
+        self._send(TYPES[type(message)], encode_body(message), session)
+
+    def send_empty(self, kind: FrameType, session: int = 0, slot: int = 0) -> None:
+        """Queue a control frame without a body. Raises LocalProtocolError."""
+        self._send(kind, b"", session, slot)
+
+    def send_ping(self, kind: FrameType, body: bytes) -> None:
+        """Queue a PING, or the PONG that answers one."""
+        if len(body) > MAX_PING:
+            raise LocalProtocolError(f"a ping of {len(body)} bytes")
+        self._send(kind, body, 0)
+
+    def _send(self, kind: FrameType, body: bytes, session: int, slot: int = 0) -> None:
+        if session:
+            entry = self._session(session)
+            session_step = SESSION_TRANSITIONS.get((entry.state, kind))
+            if session_step is None:
+                raise LocalProtocolError(f"{kind.name} for session {session}, which is {entry.state.value}")
+            if session_step is SessionState.CLOSED:
+                self._flush_bulk(session, entry)
+            self._queue_control(Frame(kind, session, body, slot=entry.slot))
+            entry.state = session_step
+            if session_step is SessionState.CLOSED:
+                self._forget(session)
+            return
+        side_step = SIDE_TRANSITIONS.get((self.state, kind))
+        if side_step is None:
+            raise LocalProtocolError(f"{kind.name} in state {self.state.value}")
+        self._queue_control(Frame(kind, 0, body, slot=slot))
+        self.state = side_step
+
+    def _flush_bulk(self, session: int, entry: _Session) -> None:
+        """The last frame of a session comes after its output, so that goes into the control queue first."""
+        while entry.queue:
+            self._queue_control(entry.queue.popleft())
+
+    def send_data(self, kind: FrameType, session: int, data: bytes | memoryview, *, end: bool = False) -> None:
+        """Queue bulk bytes, paid for with credit (see `sendable`). Raises LocalProtocolError."""
+        entry = self._session(session)
+        if (entry.state, kind) not in SESSION_TRANSITIONS or not RULES[kind].bulk:
+            raise LocalProtocolError(f"{kind.name} for session {session}, which is {entry.state.value}")
+        if end and kind is not FrameType.STDIN:
+            raise LocalProtocolError(f"{kind.name} ends with its session")
+        if kind is FrameType.STDIN and entry.stdin_ended:
+            raise LocalProtocolError(f"STDIN after its end in session {session}")
+        entry.sending.spend(len(data))
+        if not entry.queue:
+            self._turns.append(session)
+        view = memoryview(data)
+        for start in range(0, len(view) or 1, MAX_BODY):
+            last = end and start + MAX_BODY >= len(view)
+            flags = Flag.END if last else Flag(0)
+            entry.queue.append(Frame(kind, session, bytes(view[start : start + MAX_BODY]), flags, entry.slot))
+        entry.stdin_ended = entry.stdin_ended or end
+
+    def acknowledge(self, session: int, size: int) -> None:
+        """The consumer took `size` bytes of DataReceived events. Fine after the session's end, when nobody needs to
+        know.
+        """
+        entry = self._sessions.get(session)
+        if entry is not None and (granted := entry.receiving.consume(size)):
+            self._queue_control(Frame(FrameType.CREDIT, session, _CREDIT.pack(granted), slot=entry.slot))
+
+    def _session(self, session: int) -> _Session:
+        entry = self._sessions.get(session)
+        if entry is None:
+            raise LocalProtocolError(f"session {session} is not open")
+        return entry
+
+    def _queue_control(self, frame: Frame) -> None:
+        self._control.append(encode(frame, self.role))
+
+    def data_to_send(self, limit: int = 2 * MAX_BODY) -> bytes:
+        """Take about `limit` bytes off the queues, whole frames only, control first; b"" when there is nothing to
+        write.
+
+        What is returned counts as sent: if it cannot be written whole, the stream is lost.
+        """
+        chunks: list[bytes] = []
+        size = 0
+        while size < limit and (self._control or self._turns):
+            chunk = self._control.popleft() if self._control else self._next_bulk()
+            chunks.append(chunk)
+            size += len(chunk)
+        return b"".join(chunks)
+
+    def _next_bulk(self) -> bytes:
+        session = self._turns.popleft()
+        queue = self._sessions[session].queue
+        frame = queue.popleft()
+        if queue:
+            self._turns.append(session)
+        return encode(frame, self.role)
+
+    # -- what can be asked
+
+    def sendable(self, session: int) -> int:
+        """Bytes that `send_data` takes for this session now; 0 when it is not open."""
+        entry = self._sessions.get(session)
+        return entry.sending.credit if entry else 0
+
+    def is_open(self, session: int) -> bool:
+        """Whether the session may still carry anything."""
+        return session in self._sessions
+
+    @property
+    def open_sessions(self) -> frozenset[int]:
+        """The ids of the sessions that have not ended."""
+        return frozenset(self._sessions)

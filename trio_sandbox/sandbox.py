@@ -1,0 +1,329 @@
+"""`serve_sandbox`, the one function that is a sandbox, and `open_sandbox`, which runs it in the caller's task tree.
+
+Read `serve_sandbox` from the outside in: name, disks, VMM, agent stream, ready. Leaving a block is the shutdown step of
+what it
+entered, and the services make the order of death the order of indentation, whatever began it: the end of the block, a
+request, an outside cancel or a
+crash. Nothing has a name on disk, so nothing is left when all of it is killed at once.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import attrs
+import trio
+
+from trio_sandbox.binaries import host_program_path
+from trio_sandbox.client.sandbox import Sandbox
+from trio_sandbox.config import DEFAULT_PATH, SandboxConfig
+from trio_sandbox.errors import (
+    BootError,
+    RemoteProtocolError,
+    SandboxCrashedError,
+    SandboxError,
+    SandboxNotRunningError,
+)
+from trio_sandbox.home import Home
+from trio_sandbox.host.ready import HostAssets, host_assets
+from trio_sandbox.image.rootfs import ImageConfig, RootFilesystem, prepare_rootfs
+from trio_sandbox.image.upper import create_upper
+from trio_sandbox.lifecycle import CRASHES, End, EndReason, Lifecycle, State, end_of_machine
+from trio_sandbox.names import reserved_name
+from trio_sandbox.relay.frames import PROTOCOL_VERSION, FrameType
+from trio_sandbox.relay.link import AgentLink, LinkLost, Session
+from trio_sandbox.relay.messages import BootFailed, Configure, Exec, Hello, Shutdown
+from trio_sandbox.service import service, wait_any
+from trio_sandbox.vm.command import Disk, MachineSpec
+from trio_sandbox.vm.supervise import POWER_OFF_TIMEOUT, Machine, Sockets, supervise_vmm
+
+SIGN_TIMEOUT = 20.0
+"""Seconds for the guest's first sign. A cold boot under software emulation takes 2.5 s; one that hangs never ends."""
+EXIT_TIMEOUT = 5.0
+"""Seconds that an agent stream which closed waits for the VMM to end too, before the agent alone counts as lost."""
+ENTROPY_SIZE = 64
+
+
+@attrs.define(eq=False)
+class Runtime:
+    """A sandbox from within: what `serve_sandbox` reports when it is ready, and what its handle works on."""
+
+    config: SandboxConfig
+    lifecycle: Lifecycle = attrs.Factory(Lifecycle)
+    image: ImageConfig | None = None
+    machine: Machine | None = None
+    link: AgentLink | None = None
+    timings: dict[str, float] = attrs.Factory(dict)
+    """Seconds since the request at which each stage was reached."""
+    asked: EndReason | None = None
+    end: End | None = None
+    crash: SandboxCrashedError | None = None
+    _stop_timeout: float = 0.0
+    _agent_was_lost: bool = False
+    _ask: trio.Event = attrs.Factory(trio.Event)
+    ended: trio.Event = attrs.Factory(trio.Event)
+
+    # -- what the handle calls (`client.transport.SandboxControl`)
+
+    @property
+    def base_env(self) -> dict[str, str]:
+        """The environment of every program: a PATH, the image's variables, then the sandbox's."""
+        image = self.image.env if self.image else ()
+        return {"PATH": DEFAULT_PATH, **dict(word.split("=", 1) for word in image if "=" in word), **self.config.env}
+
+    @property
+    def default_workdir(self) -> str:
+        return self.config.workdir or (self.image and self.image.working_dir) or "/"
+
+    @property
+    def default_user(self) -> str:
+        return self.config.user or (self.image and self.image.user) or ""
+
+    def open_session(self, request: Exec) -> Session:
+        """Begin a program. Raises SandboxNotRunningError, SandboxCrashedError, LocalProtocolError."""
+        if self.link is None or self.end is not None or self.asked is not None:
+            raise self.failure()
+        return self.link.open_session(request)
+
+    async def stop(self, timeout: float) -> None:
+        """Ask for a power-off with a grace of `timeout` seconds, or for a kill with 0, and wait for the end."""
+        if timeout == 0:
+            await self.kill()
+            return
+        self.request_end(EndReason.REQUESTED, timeout)
+        await self.ended.wait()
+
+    async def kill(self) -> None:
+        """End the VMM now and wait for it."""
+        self.request_end(EndReason.KILLED)
+        if self.machine is not None:
+            self.machine.kill()
+        await self.ended.wait()
+
+    async def wait(self) -> End:
+        """Wait for the machine's end."""
+        await self.ended.wait()
+        assert self.end is not None
+        return self.end
+
+    # -- what serve_sandbox calls
+
+    def request_end(self, reason: EndReason, stop_timeout: float = 0.0) -> None:
+        """Leave the running state for `reason`. A kill overrides a stop; nothing overrides an end."""
+        if self.end is None and (self.asked is None or reason is EndReason.KILLED):
+            self.asked, self._stop_timeout = reason, stop_timeout
+        self._ask.set()
+
+    async def wait_until_over(self, machine: Machine, link: AgentLink) -> None:
+        """Wait until the end is asked for or has come by itself."""
+        await wait_any(self._ask.wait, machine.exited.wait, link.lost.wait)
+        if link.lost.is_set():
+            with trio.move_on_after(EXIT_TIMEOUT) as patience:
+                await machine.exited.wait()
+            self._agent_was_lost = patience.cancelled_caught
+
+    async def power_off(self, machine: Machine, link: AgentLink) -> None:
+        """Ask the agent for a power-off and wait for it, for as long as was granted. Cancellation: the machine is
+        killed.
+        """
+        if machine.exited.is_set() or self.asked is not EndReason.REQUESTED:
+            return
+        with trio.move_on_after(self._stop_timeout) as grace:
+            link.send(Shutdown(int(self._stop_timeout * 500)))
+            await machine.exited.wait()
+        if grace.cancelled_caught and self.asked is EndReason.REQUESTED:
+            machine.grace = POWER_OFF_TIMEOUT
+
+    def finish(self, error: BaseException | None) -> None:
+        """The machine is gone: find out why, and tell everyone who waits."""
+        self.end = self._find_end(error)
+        self.lifecycle.end(self.end)
+        if self.end.reason in CRASHES:
+            self.crash = SandboxCrashedError(self.config.name, self.end.reason, self.end.console_tail)
+        if self.link is not None:
+            self.link.fail(self.failure)
+        self.ended.set()
+
+    def _find_end(self, error: BaseException | None) -> End:
+        exit_ = self.machine.exit if self.machine is not None else None
+        tail = exit_.console_tail if exit_ is not None else ""
+        if isinstance(error, RemoteProtocolError):
+            return End(EndReason.AGENT_LOST, 1, tail)
+        if State.RUNNING not in self.lifecycle.history:
+            return End(EndReason.CANCELLED if isinstance(error, trio.Cancelled) else EndReason.BOOT_FAILED, 1, tail)
+        asked = self.asked or (EndReason.CANCELLED if isinstance(error, trio.Cancelled) else None)
+        if exit_ is None:
+            return End(asked or EndReason.VMM_EXITED, -9, tail)
+        if asked is None and exit_.returncode == -signal.SIGKILL and self._agent_was_lost:
+            return End(EndReason.AGENT_LOST, 1, tail)  # it was our own ladder that ended a VMM without an agent
+        return end_of_machine(exit_.shutdown_reason, exit_.returncode, tail, asked)
+
+    def failure(self) -> SandboxError:
+        """What an operation raises now that the machine has ended or is ending."""
+        if self.crash is None:
+            return SandboxNotRunningError(self.config.name)
+        error = SandboxCrashedError(self.config.name, self.crash.reason, self.crash.console_tail)
+        error.__cause__ = self.crash  # so that the block's error and the sandbox's are known for one
+        return error
+
+
+async def serve_sandbox(
+    config: SandboxConfig, home: Home, *, task_status: trio.TaskStatus[Runtime] = trio.TASK_STATUS_IGNORED
+) -> End:
+    """Be the sandbox `config` until it ends, and return how it ended. Reports `started(runtime)` when it is ready.
+
+    Raises, before it is ready: SandboxAlreadyExistsError, HostNotReadyError, ImageError, StorageError, BootError;
+    afterwards:
+    SandboxCrashedError, RemoteProtocolError. Cancellation: the machine is killed; nothing of it is left when the
+    cancellation goes on.
+    """
+    runtime = Runtime(config)
+    mark = _stopwatch(runtime.timings)
+    with reserved_name(home, config.name), runtime.lifecycle.within(State.CREATING):
+        assets = await host_assets(home)
+        mark("assets")
+        rootfs = await prepare_rootfs(config.image, home)
+        runtime.image = rootfs.config
+        mark("image")
+        with (
+            _opened(os.open(rootfs.path, os.O_RDONLY | os.O_CLOEXEC)) as base,
+            _opened(await create_upper(home)) as upper,
+        ):
+            mark("disks")
+            try:
+                async with _booted_machine(runtime, assets, (base, upper)) as (machine, link):
+                    mark("hello")
+                    await _configure(config, machine, link)
+                    mark("ready")
+                    with runtime.lifecycle.within(State.RUNNING):
+                        task_status.started(runtime)
+                        await runtime.wait_until_over(machine, link)
+                    if not machine.exited.is_set():
+                        with runtime.lifecycle.within(State.STOPPING):
+                            await runtime.power_off(machine, link)
+            except BaseException as error:
+                runtime.finish(error)
+                raise
+            runtime.finish(None)
+    if runtime.crash is not None:
+        raise runtime.crash
+    assert runtime.end is not None
+    return runtime.end
+
+
+def _stopwatch(timings: dict[str, float]) -> Callable[[str], None]:
+    start = time.perf_counter()
+    return lambda stage: timings.__setitem__(stage, time.perf_counter() - start)
+
+
+@contextmanager
+def _opened(descriptor: int) -> Iterator[int]:
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@asynccontextmanager
+async def _booted_machine(
+    runtime: Runtime, assets: HostAssets, disks: tuple[int, int]
+) -> AsyncIterator[tuple[Machine, AgentLink]]:
+    """The VMM beneath, the agent stream on it."""
+    config = runtime.config
+    base, upper = Disk("base", disks[0], readonly=True), Disk("upper", disks[1], readonly=False)
+
+    def build(sockets: Sockets) -> MachineSpec:
+        return MachineSpec(
+            qemu=assets.qemu,
+            kernel=assets.kernel.image,
+            initramfs=assets.initramfs,
+            acceleration=assets.acceleration.name,
+            tsc_khz=assets.acceleration.tsc_khz,
+            cpus=config.cpus,
+            memory_mib=config.memory,
+            console=sockets.console,
+            monitor=sockets.monitor,
+            agent=sockets.agent,
+            disks=(base, upper),
+            name=config.name,
+            arch=os.uname().machine,
+        )
+
+    sign_timeout = min(SIGN_TIMEOUT, config.boot_timeout / 2)
+    async with service(supervise_vmm, build, host_program_path(), None, sign_timeout) as machine:
+        runtime.machine = machine
+        link = AgentLink(machine.agent)
+        async with service(link.serve, name="agent link"):
+            runtime.link = link
+            yield machine, link
+
+
+async def _configure(config: SandboxConfig, machine: Machine, link: AgentLink) -> None:
+    """Say who the machine is and wait until its root is mounted. Raises BootError, RemoteProtocolError."""
+    try:
+        with trio.fail_after(config.boot_timeout):
+            hello = (await link.machine_message(FrameType.HELLO)).message
+            assert isinstance(hello, Hello)
+            if PROTOCOL_VERSION not in hello.versions:
+                raise BootError("agent", f"the agent speaks versions {hello.versions}, this host {PROTOCOL_VERSION}")
+            link.send(_identity(config))
+            answer = (await link.machine_message(FrameType.READY, FrameType.BOOT_FAILED)).message
+    except trio.TooSlowError:
+        raise BootError("agent", f"not ready within {config.boot_timeout:g} s", machine.console.tail()) from None
+    except LinkLost:
+        with trio.move_on_after(EXIT_TIMEOUT, shield=True):
+            await machine.exited.wait()
+        raise BootError("agent", "the machine ended before it was ready", machine.console.tail()) from None
+    if isinstance(answer, BootFailed):
+        raise BootError(answer.stage, f"{answer.message} ({os.strerror(answer.errno)})", machine.console.tail())
+
+
+def _identity(config: SandboxConfig) -> Configure:
+    return Configure(
+        version=PROTOCOL_VERSION,
+        time_ns=time.time_ns(),
+        entropy=secrets.token_bytes(ENTROPY_SIZE),
+        hostname=config.effective_hostname,
+        machine_id=secrets.token_hex(16),
+        base="base",
+        upper="upper",
+    )
+
+
+async def _hosted(config: SandboxConfig, home: Home, *, task_status: trio.TaskStatus[Runtime]) -> None:
+    """A sandbox in somebody's block: when it ends as it was asked to, the block goes on with a handle that says so."""
+    await serve_sandbox(config, home, task_status=task_status)
+    await trio.sleep_forever()
+
+
+@asynccontextmanager
+async def open_sandbox(name: str, *, home: Home | None = None, **options: Any) -> AsyncIterator[Sandbox]:
+    """A sandbox for the length of a block: `async with open_sandbox("worker", image="local/base") as sb:`.
+
+    name: 1–128 bytes, letters, digits, '.', '_', '-', starting with a letter or digit; unique in the data folder.
+    image: `local/NAME`, a folder with an OCI layout, or an OCI or Docker archive. Required.
+    cpus: virtual CPUs (1). memory: MiB (512). workdir, user: of programs (the image's, else "/" and root).
+    shell: of `shell()` ("/bin/sh"). hostname (the name). env: for every program. pull_policy ("if-missing").
+    boot_timeout: seconds to the ready state (60). home: the data folder (`Home.default()`).
+
+    Entering raises InvalidConfigError (all problems at once), UnsupportedError for a documented option that is not
+    built yet,
+    SandboxAlreadyExistsError, HostNotReadyError, ImageError, StorageError or BootError; nothing is left then. When the
+    machine crashes,
+    the block is cancelled and SandboxCrashedError leaves it. A lone failure leaves bare; a failure of the block and one
+    of the sandbox together
+    leave as an ExceptionGroup. Leaving the block, in whatever way, kills the machine and removes all of it before it
+    returns.
+    """
+    config = SandboxConfig.from_options(name, options)
+    async with service(_hosted, config, home or Home.default(), name=f"sandbox {name}") as runtime:
+        yield Sandbox(runtime)
+
+
+__all__ = ["RootFilesystem", "Runtime", "Sandbox", "open_sandbox", "serve_sandbox"]

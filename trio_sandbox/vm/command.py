@@ -1,0 +1,125 @@
+"""The VMM's command line: a pure function of what the machine is to be.
+
+Rule: no I/O here, and no decision that depends on the running host; the caller has found all that out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import attrs
+
+AGENT_PORT = "trio_sandbox.agent"
+"""Name of the virtio-serial port by which the agent finds its stream."""
+
+SECCOMP = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+"""QEMU's own system call filter, with all of its deny lists."""
+
+TRANSLATION_CACHE_MIB = 64
+"""TCG's cache of translated code. Without a bound it grows past 200 MB; 32 MB costs speed."""
+
+
+@attrs.frozen
+class Disk:
+    """A virtio-blk disk over a descriptor that the VMM inherits.
+
+    `serial` is how the guest finds it. `durable`: the guest's flushes reach the host's disk; for a disk that ends with
+    its machine they need not.
+    """
+
+    serial: str
+    descriptor: int
+    readonly: bool
+    durable: bool = False
+
+
+@attrs.frozen
+class MachineSpec:
+    """A machine, as far as its VMM must know. Descriptors keep their numbers in the VMM."""
+
+    qemu: Path
+    kernel: Path
+    initramfs: Path
+    acceleration: Literal["kvm", "tcg"]
+    tsc_khz: int
+    """Rate of the host's TSC; without it about one cold boot in twenty hangs under TCG. 0: not x86."""
+    cpus: int
+    memory_mib: int
+    console: int
+    """Socket descriptor for the serial console."""
+    monitor: int
+    """Socket descriptor for QMP."""
+    agent: int
+    """Socket descriptor for the agent port."""
+    disks: tuple[Disk, ...] = ()
+    name: str = "sandbox"
+    arch: str = "x86_64"
+    extra_kernel_parameters: tuple[str, ...] = ()
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """All that the VMM must inherit."""
+        return (self.console, self.monitor, self.agent, *(disk.descriptor for disk in self.disks))
+
+
+def kernel_command_line(spec: MachineSpec) -> str:
+    """The guest kernel's parameters.
+
+    A panic reboots at once (`panic=-1`) and a reboot ends QEMU (`-no-reboot`), so that a crash is seen as soon as it
+    happens.
+    """
+    words = [f"console={'ttyAMA0' if spec.arch == 'aarch64' else 'ttyS0'}", "quiet", "panic=-1"]
+    if spec.arch == "x86_64":
+        words.append("reboot=t")
+        if spec.tsc_khz:
+            words.append(f"tsc_early_khz={spec.tsc_khz}")
+    return " ".join((*words, *spec.extra_kernel_parameters))
+
+
+def qemu_argv(spec: MachineSpec) -> list[str]:
+    """The whole argument vector, the program first."""
+    return [
+        str(spec.qemu),
+        *("-name", f"{spec.name},process=trio-sandbox-vm"),
+        *("-M", _machine(spec)),
+        *("-accel", _accelerator(spec)),
+        *("-cpu", "host" if spec.acceleration == "kvm" else "max"),
+        *("-smp", str(spec.cpus)),
+        *("-m", f"{spec.memory_mib}M"),
+        *("-kernel", str(spec.kernel)),
+        *("-initrd", str(spec.initramfs)),
+        *("-append", kernel_command_line(spec)),
+        *("-nodefaults", "-no-user-config", "-no-reboot"),
+        *("-display", "none"),
+        *("-sandbox", SECCOMP),
+        *("-chardev", f"socket,id=console,fd={spec.console}", "-serial", "chardev:console"),
+        *("-chardev", f"socket,id=monitor,fd={spec.monitor}", "-mon", "chardev=monitor,mode=control"),
+        *_disks(spec.disks),
+        *("-device", "virtio-rng-device"),
+        *("-device", "virtio-serial-device"),
+        *("-chardev", f"socket,id=agent,fd={spec.agent}"),
+        *("-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"),
+    ]
+
+
+def _machine(spec: MachineSpec) -> str:
+    # ACPI stays on: Debian's kernels find virtio-mmio by it alone, and power off by it.
+    return "virt" if spec.arch == "aarch64" else "microvm"
+
+
+def _accelerator(spec: MachineSpec) -> str:
+    return "kvm" if spec.acceleration == "kvm" else f"tcg,tb-size={TRANSLATION_CACHE_MIB}"
+
+
+def _disks(disks: tuple[Disk, ...]) -> list[str]:
+    words: list[str] = []
+    for number, disk in enumerate(disks):
+        # werror=report: a full host disk is an I/O error in the guest, not a machine that stops for ever.
+        drive = (
+            f"id=disk{number},if=none,format=raw,file=/dev/fdset/{number},readonly={'on' if disk.readonly else 'off'},"
+            f"cache={'writeback' if disk.durable else 'unsafe'},rerror=report,werror=report,discard=unmap"
+        )
+        words += ["-add-fd", f"fd={disk.descriptor},set={number}", "-drive", drive]
+        words += ["-device", f"virtio-blk-device,drive=disk{number},serial={disk.serial}"]
+    return words

@@ -1,0 +1,249 @@
+"""One VMM process from its start to its reaped end.
+
+Runs in: the task that `service(supervise_vmm, …)` starts. Owns: the QEMU process, its console, monitor and agent
+sockets.
+Ends when: its block ends, and not before: after QEMU's exit it stays to own the evidence. Cancellation: QEMU is killed
+and
+reaped before the cancellation goes on; a graceful end is what the block above asks for with `Machine.grace`.
+
+QEMU is started with Popen from Trio's own thread, never with trio.run_process: that calls Popen in a worker thread, and
+PR_SET_PDEATHSIG fires when the *thread* that forked exits, which Trio's idle workers do after ten seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import attrs
+import trio
+
+from trio_sandbox.errors import BootError, HostNotReadyError
+from trio_sandbox.service import service, wait_any
+from trio_sandbox.vm.command import MachineSpec, qemu_argv
+from trio_sandbox.vm.console import ConsoleLog, drain
+from trio_sandbox.vm.qmp import QmpClient
+
+log = logging.getLogger("trio_sandbox.vm")
+
+TERM_TIMEOUT = 2.0
+"""Seconds between SIGTERM, which QEMU takes as a wish, and SIGKILL."""
+POWER_OFF_TIMEOUT = 2.0
+"""Seconds from the agent's goodbye to the end of QEMU; 15 ms is usual."""
+LAST_WORDS_TIMEOUT = 1.0
+"""Seconds for the console's and the monitor's last bytes after QEMU is gone."""
+REAP_LOG_INTERVAL = 10.0
+"""Seconds between complaints about a killed process that the kernel will not let go."""
+
+Build = Callable[["Sockets"], MachineSpec]
+
+
+@attrs.frozen
+class Sockets:
+    """The far ends of a machine's sockets, as descriptors that QEMU inherits."""
+
+    console: int
+    monitor: int
+    agent: int
+
+
+@attrs.frozen
+class MachineExit:
+    """How QEMU ended: its exit status (negative for a signal), QMP's SHUTDOWN reason, and what it and the guest said
+    last.
+    """
+
+    returncode: int
+    shutdown_reason: str | None
+    console_tail: str
+    stderr: str
+
+
+@attrs.define(eq=False)
+class Machine:
+    """A running VMM, as the block above sees it.
+
+    `agent` is the stream to the guest's agent. `grace`: seconds that the end of the block waits for a power-off which
+    it asked for; 0 kills at once.
+    """
+
+    process: subprocess.Popen[bytes]
+    pidfd: int
+    agent: trio.SocketStream
+    qmp: QmpClient
+    console: ConsoleLog
+    stderr: ConsoleLog
+    grace: float = 0.0
+    exited: trio.Event = attrs.Factory(trio.Event)
+    exit: MachineExit | None = None
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def kill(self) -> None:
+        """SIGKILL, now. Harmless when QEMU is gone already."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.process.poll() is None:
+            try:
+                signal.pidfd_send_signal(self.pidfd, number)
+            except ProcessLookupError:
+                pass
+
+    async def wait_process(self) -> None:
+        """Wait until QEMU is reaped. Cancellation: no effect."""
+        while self.process.poll() is None:
+            await trio.lowlevel.wait_readable(self.pidfd)
+            if self.process.poll() is None:
+                # Before Linux 6.15 a pidfd of a multi-threaded process can be readable while some threads still end.
+                await trio.sleep(0.001)
+
+    async def end(self) -> None:
+        """The ladder: the grace that was granted, SIGTERM, SIGKILL; returns when QEMU is reaped."""
+        with trio.CancelScope(shield=True):
+            if self.grace and not await self._gone_within(self.grace):
+                log.warning("VMM %d did not power off within %.1f s: SIGTERM", self.pid, self.grace)
+                self._signal(signal.SIGTERM)
+                await self._gone_within(TERM_TIMEOUT)
+            self.kill()
+            while not await self._gone_within(REAP_LOG_INTERVAL):
+                log.error("VMM %d was killed %.0f s ago and the kernel still keeps it", self.pid, REAP_LOG_INTERVAL)
+
+    async def _gone_within(self, seconds: float) -> bool:
+        with trio.move_on_after(seconds):
+            await self.wait_process()
+        return self.process.returncode is not None
+
+
+async def supervise_vmm(
+    build: Build,
+    launcher: Path,
+    kernel_log: int | None,
+    sign_timeout: float,
+    *,
+    task_status: trio.TaskStatus[Machine] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Start a VMM and own it. Reports `started(machine)` at the guest's first sign: a byte of its agent, so HELLO is on
+    its way.
+
+    build: makes the machine's spec from its socket descriptors; called once for each try. launcher: the host program
+    that ties
+    QEMU's life to ours. kernel_log: descriptor that gets the console, or None. sign_timeout: seconds for the first
+    sign; a machine
+    that gives none is killed and started once more. Raises BootError, HostNotReadyError.
+    """
+    try:
+        await _run_vmm(build, launcher, kernel_log, sign_timeout, task_status)
+    except _NoSign as first:
+        log.warning("the machine gave no sign of life within %.0f s: trying once more", sign_timeout)
+        try:
+            await _run_vmm(build, launcher, kernel_log, sign_timeout, task_status)
+        except _NoSign as second:
+            raise BootError(
+                "kernel", f"no sign of the guest agent within {sign_timeout:g} s, twice", second.console_tail
+            ) from first
+
+
+class _NoSign(Exception):
+    def __init__(self, console_tail: str) -> None:
+        self.console_tail = console_tail
+
+
+async def _run_vmm(
+    build: Build,
+    launcher: Path,
+    kernel_log: int | None,
+    sign_timeout: float,
+    task_status: trio.TaskStatus[Machine],
+) -> None:
+    with _started_process(build, launcher, kernel_log) as (machine, console, stderr):
+        async with (
+            service(drain, console, machine.console, name="console"),
+            service(drain, stderr, machine.stderr, name="vmm stderr"),
+            service(machine.qmp.serve, name="qmp"),
+        ):
+            try:
+                await _first_sign(machine, sign_timeout)
+                task_status.started(machine)
+                await machine.wait_process()
+            finally:
+                await machine.end()  # noqa: ASYNC102 - shielded within, until the killed process is reaped
+                await _last_words(machine)  # noqa: ASYNC102 - shielded and timed within
+                machine.exited.set()
+            await trio.sleep_forever()
+
+
+async def _first_sign(machine: Machine, sign_timeout: float) -> None:
+    agent = machine.agent.socket
+    with trio.move_on_after(sign_timeout):
+        await wait_any(machine.wait_process, partial(trio.lowlevel.wait_readable, agent))
+        if machine.process.poll() is None:
+            return
+        await _last_words(machine)
+        said = machine.stderr.tail().strip() or f"exit status {machine.process.returncode}"
+        raise BootError("spawn", f"the VMM ended at once: {said}", machine.console.tail())
+    raise _NoSign(machine.console.tail())
+
+
+async def _last_words(machine: Machine) -> None:
+    """Wait, a moment only, until what QEMU and the guest said last has been read."""
+    with trio.move_on_after(LAST_WORDS_TIMEOUT, shield=True):
+        await machine.console.ended.wait()
+        await machine.stderr.ended.wait()
+        await machine.qmp.ended.wait()
+    machine.exit = MachineExit(
+        machine.process.returncode, machine.qmp.shutdown_reason, machine.console.tail(), machine.stderr.tail()
+    )
+
+
+@contextmanager
+def _started_process(
+    build: Build, launcher: Path, kernel_log: int | None
+) -> Iterator[tuple[Machine, trio.SocketStream, trio.SocketStream]]:
+    """Spawn QEMU with its sockets. On leaving, the near ends are closed; the process must have been ended by then."""
+    near: list[socket.socket] = []
+    far: list[socket.socket] = []
+    pidfd = -1
+    try:
+        for _ in range(4):
+            ours, theirs = socket.socketpair()
+            near.append(ours)
+            far.append(theirs)
+        spec = build(Sockets(far[0].fileno(), far[1].fileno(), far[2].fileno()))
+        process = _spawn(launcher, spec, far[3].fileno())
+        pidfd = os.pidfd_open(process.pid)
+        for end in far:
+            end.close()
+        console, monitor, agent, stderr = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in near)
+        machine = Machine(process, pidfd, agent, QmpClient(monitor), ConsoleLog(kernel_log), ConsoleLog(None))
+        yield machine, console, stderr
+    finally:
+        for end in (*near, *far):
+            end.close()
+        if pidfd >= 0:
+            os.close(pidfd)
+
+
+def _spawn(launcher: Path, spec: MachineSpec, stderr: int) -> subprocess.Popen[bytes]:
+    argv = [str(launcher), "launch", str(os.getpid()), "--", *qemu_argv(spec)]
+    try:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=stderr,
+            stderr=stderr,
+            pass_fds=spec.descriptors,
+            cwd="/",
+            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+        )
+    except OSError as error:
+        raise HostNotReadyError("vmm", f"cannot start {argv[0]}: {error.strerror}") from error
