@@ -60,7 +60,7 @@ def publish(descriptor: int, path: Path, mode: int = 0o600) -> None:
         os.fchmod(descriptor, mode)
         os.fsync(descriptor)
         try:
-            os.link(descriptor_path(descriptor), path, follow_symlinks=True)
+            _link(descriptor, path)
             return
         except FileExistsError:
             pass
@@ -71,7 +71,7 @@ def publish(descriptor: int, path: Path, mode: int = 0o600) -> None:
         beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
             try:
-                os.link(descriptor_path(descriptor), beside, follow_symlinks=True)
+                _link(descriptor, beside)
             except FileNotFoundError:
                 with beside.open("wb") as copy:
                     copy_sparse(descriptor, copy.fileno())
@@ -81,6 +81,11 @@ def publish(descriptor: int, path: Path, mode: int = 0o600) -> None:
         except BaseException:
             beside.unlink(missing_ok=True)
             raise
+
+
+def _link(descriptor: int, path: Path) -> None:
+    # Without a src_dir_fd Python calls link(2), which does not follow the link in /proc; an absolute path ignores it.
+    os.link(descriptor_path(descriptor), path, src_dir_fd=descriptor, follow_symlinks=True)
 
 
 def publish_bytes(path: Path, data: bytes, mode: int = 0o600) -> None:

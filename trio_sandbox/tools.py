@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import trio
 
@@ -38,31 +39,31 @@ async def run_tool(
     *,
     check: bool = True,
     stdin: bytes | int | None = None,
-    stdout: int = subprocess.PIPE,
+    stdout: int | None = None,
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
 ) -> subprocess.CompletedProcess[bytes]:
     """Run `argv` to its end and return it with its output as bytes.
 
-    stdin: bytes to feed, or a descriptor, or None for /dev/null. stdout: PIPE to capture, or a descriptor.
+    stdin: bytes to feed, or a descriptor, or None for /dev/null. stdout: a descriptor, or None to capture.
     Raises ToolError for a non-zero exit when `check`, HostNotReadyError when the program is not installed.
     Cancellation: the tool gets SIGKILL and is reaped before the cancellation goes on.
     """
+    output: dict[str, Any] = {"capture_stdout": True} if stdout is None else {"stdout": stdout}
     words = [os.fspath(word) for word in argv]
     try:
         done = await trio.run_process(
             words,
             check=False,
             stdin=b"" if stdin is None else stdin,
-            capture_stdout=False,
-            stdout=stdout,
-            stderr=subprocess.PIPE,
+            capture_stderr=True,
             cwd=cwd,
             env=env,
             pass_fds=pass_fds,
             start_new_session=True,
             deliver_cancel=_kill,
+            **output,
         )
     except FileNotFoundError as error:
         raise HostNotReadyError(words[0], "the program is not installed") from error

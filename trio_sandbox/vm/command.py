@@ -115,11 +115,12 @@ def _accelerator(spec: MachineSpec) -> str:
 def _disks(disks: tuple[Disk, ...]) -> list[str]:
     words: list[str] = []
     for number, disk in enumerate(disks):
+        # Opened anew through /proc: QEMU's own fdsets refuse the read-only look that it takes at a writable image.
         # werror=report: a full host disk is an I/O error in the guest, not a machine that stops for ever.
         drive = (
-            f"id=disk{number},if=none,format=raw,file=/dev/fdset/{number},readonly={'on' if disk.readonly else 'off'},"
+            f"id=disk{number},if=none,format=raw,file=/proc/self/fd/{disk.descriptor},"
+            f"readonly={'on' if disk.readonly else 'off'},"
             f"cache={'writeback' if disk.durable else 'unsafe'},rerror=report,werror=report,discard=unmap"
         )
-        words += ["-add-fd", f"fd={disk.descriptor},set={number}", "-drive", drive]
-        words += ["-device", f"virtio-blk-device,drive=disk{number},serial={disk.serial}"]
+        words += ["-drive", drive, "-device", f"virtio-blk-device,drive=disk{number},serial={disk.serial}"]
     return words
