@@ -113,10 +113,16 @@ class SandboxStillRunningError(NamedSandboxError):
     template = "sandbox {name!r} is still running; stop or kill it first"
 
 
+CONSOLE_LINES = 8
+"""Lines of the guest's console that an error message repeats."""
+
+
 def with_console(message: str, console_tail: str) -> str:
-    """Add the last lines of the guest's console to an error message, if there are any."""
-    lines = [line for line in console_tail.splitlines() if line.strip()][-8:]
-    return message + "".join(f"\n  console: {line}" for line in lines)
+    """Add the lines of the guest's console that matter to an error message: from a kernel panic on, else the last ones."""
+    lines = [line for line in console_tail.splitlines() if line.strip()]
+    panic = next((number for number, line in enumerate(lines) if "Kernel panic" in line), None)
+    shown = lines[-CONSOLE_LINES:] if panic is None else lines[panic : panic + CONSOLE_LINES]
+    return message + "".join(f"\n  console: {line}" for line in shown)
 
 
 class BootError(SandboxError):

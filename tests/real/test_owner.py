@@ -44,12 +44,11 @@ def start_owner(code: str) -> subprocess.Popen[bytes]:
     )
 
 
-async def nothing_left(before: Traces, home: Home) -> bool:
+async def assert_nothing_left(before: Traces, home: Home) -> None:
     with trio.move_on_after(10):
         while Traces.take(home) != before:
             await trio.sleep(0.05)
-    assert Traces.take(home) == before
-    return True
+    Traces.take(home).assert_equal(before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
@@ -62,7 +61,7 @@ async def test_the_end_of_the_application_leaves_nothing(home: Home, number: sig
         assert len(machines()) == len(before.machines) + 1
         owner.send_signal(number)
         await trio.to_thread.run_sync(owner.wait)
-    assert await nothing_left(before, home)
+    await assert_nothing_left(before, home)
 
 
 async def test_kill_9_while_booting_leaves_nothing(home: Home) -> None:
@@ -74,7 +73,7 @@ async def test_kill_9_while_booting_leaves_nothing(home: Home) -> None:
                 await trio.sleep(0.02)
         owner.kill()
         await trio.to_thread.run_sync(owner.wait)
-    assert await nothing_left(before, home)
+    await assert_nothing_left(before, home)
 
 
 async def test_an_idle_machine_outlives_the_idle_threads_of_its_owner() -> None:

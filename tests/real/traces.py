@@ -42,7 +42,7 @@ class Traces:
     machines: frozenset[int]
     children: frozenset[str]
     descriptors: tuple[str, ...]
-    unix_sockets: int
+    sockets: frozenset[str]
     mounts: str
     home: frozenset[str]
     temporary: frozenset[str]
@@ -55,11 +55,26 @@ class Traces:
             machines=frozenset(machines()),
             children=frozenset(children),
             descriptors=tuple(sorted(_descriptors())),
-            unix_sockets=len(Path("/proc/net/unix").read_text().splitlines()),
+            sockets=frozenset(_sockets_in((str(home.root), tempfile.gettempdir()))),
             mounts=Path("/proc/self/mountinfo").read_text(),
             home=files_under(home.root),
             temporary=frozenset(os.listdir(tempfile.gettempdir())),
         )
+
+    def assert_equal(self, before: Traces) -> None:
+        """Raise AssertionError that names what has come and gone since `before`."""
+        for field in attrs.fields(Traces):
+            now, then = getattr(self, field.name), getattr(before, field.name)
+            if isinstance(now, frozenset):
+                assert not now ^ then, f"{field.name}: new {set(now - then)}, gone {set(then - now)}"
+            assert now == then, field.name
+
+
+def _sockets_in(folders: tuple[str, ...]) -> Iterator[str]:
+    for line in Path("/proc/net/unix").read_text().splitlines():
+        path = line.split()[-1]
+        if path.startswith(folders):
+            yield path
 
 
 def _descriptors() -> Iterator[str]:
@@ -71,11 +86,8 @@ def _descriptors() -> Iterator[str]:
 
 
 @contextmanager
-def leaving_nothing(home: Home, *, unix_sockets: bool = True) -> Iterator[None]:
+def leaving_nothing(home: Home) -> Iterator[None]:
     """Assert that the block leaves this process, the data folder and the machine as they were."""
     before = Traces.take(home)
     yield
-    after = Traces.take(home)
-    if not unix_sockets:
-        after = attrs.evolve(after, unix_sockets=before.unix_sockets)
-    assert attrs.asdict(after, recurse=False) == attrs.asdict(before, recurse=False)
+    Traces.take(home).assert_equal(before)

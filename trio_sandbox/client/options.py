@@ -231,7 +231,7 @@ def exec_request(cmd: str, options: ExecOptions, *, base_env: Mapping[str, str],
     """The request on the wire. The environment is the sandbox's, overridden by the call's."""
     env = {**base_env, **options.env}
     # A timeout of 0 means "none" on the wire, so the shortest that can be asked for is a millisecond.
-    timeout_ms = 0 if options.timeout is None else min(max(1, math.ceil(options.timeout * 1000)), MAX_TIMEOUT_MS)
+    timeout_ms = 0 if options.timeout is None else max(1, math.ceil(min(options.timeout * 1000, MAX_TIMEOUT_MS)))
     return Exec(
         argv=tuple(os.fsencode(word) for word in (cmd, *options.args)),
         env=tuple(os.fsencode(f"{name}={value}") for name, value in env.items()),
