@@ -24,7 +24,7 @@ help:
 	@echo 'make setup    only set up'
 	@echo 'make bench    measure, side by side with bare QEMU'
 	@echo 'make soak     hundreds of boots, looking for hangs and leaks; takes a while'
-	@echo 'make guest    compile the guest agent and run its own tests'
+	@echo 'make guest    compile the guest agent by itself, plainly and with sanitizers'
 	@echo 'make format   put Python and C into the form that `make check` asks for'
 	@echo 'make clean    remove what was built in the checkout; the data folder stays'
 
@@ -46,12 +46,12 @@ check: venv
 	$(BIN)/ruff format --check
 	$(BIN)/flake8 trio_sandbox tests scripts benchmarks
 	$(BIN)/mypy
-	find guest -name '*.[ch]' -exec $(BIN)/clang-format --dry-run -Werror {} +
+	@$(MAKE) --no-print-directory -C guest check-format CLANG_FORMAT='$(CURDIR)/$(BIN)/clang-format'
 
 format: venv
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
-	find guest -name '*.[ch]' -exec $(BIN)/clang-format -i {} +
+	@$(MAKE) --no-print-directory -C guest format CLANG_FORMAT='$(CURDIR)/$(BIN)/clang-format'
 
 bench: setup
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -60,8 +60,8 @@ soak: setup
 	$(BIN)/python -m pytest -m soak $(ARGS)
 
 guest: venv
-	$(MAKE) -C guest
+	$(MAKE) -C guest all sanitized
 
 clean:
-	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .venv trio_sandbox/_bin
+	rm -rf build dist guest/build .mypy_cache .ruff_cache .pytest_cache .hypothesis .venv trio_sandbox/_bin
 	find trio_sandbox tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -9,13 +9,13 @@ import time
 from collections.abc import Sequence
 
 import trio
-from trio_sandbox.image.rootfs import prepare_rootfs
-from trio_sandbox.image.upper import create_upper
 
 from benchmarks.figures import Figure
 from trio_sandbox import open_sandbox
 from trio_sandbox.home import Home
 from trio_sandbox.host.ready import HostAssets, host_assets
+from trio_sandbox.image.rootfs import prepare_rootfs
+from trio_sandbox.image.upper import create_upper
 from trio_sandbox.vm.command import Disk, MachineSpec, qemu_argv
 
 IMAGE = "local/base"

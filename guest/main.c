@@ -51,7 +51,10 @@ static void take_frames(void)
             break;
         case PARSED_PART:
             return;
-        case PARSED_FAULT: // where the next frame begins is unknown from here on
+        case PARSED_FAULT: // where the next frame begins is unknown from here on, and no number of this one is to be
+                           // trusted
+            header.slot = 0;
+            header.session = 0;
             agent_refuse(&agent, &header, frame_fault_code(fault), "the frame header is not valid; stopping");
             agent.port_interest = 0;
             watch_change(&agent, &agent.port, 0);
@@ -96,14 +99,15 @@ static void choose_port_events(void)
     watch_change(&agent, &agent.port, interest);
 }
 
-// True: there is more to do at once.
+// True: there is more to do at once. False: all that is left waits for the port, for credit or for a command.
 static bool move_output(void)
 {
     bool more = true;
     for (int i = 0; i < ROUNDS && more && !agent.hung_up; i++) {
-        more = output_pump(&agent);
+        output_pump(&agent);
         if (!outbox_send(&agent.outbox, agent.port.fd))
             shutdown_hang_up(&agent);
+        more = agent.ready_first && outbox_bulk_room(&agent.outbox) > 0;
     }
     choose_port_events();
     return more && !agent.hung_up;
@@ -176,8 +180,8 @@ static void run(void)
             agent_power_off(&agent, 1);
         }
         sessions_tick(&agent, now);
-        shutdown_tick(&agent, now);
         at_once = move_output();
+        shutdown_tick(&agent, now);
         sessions_sweep(&agent);
     }
 }

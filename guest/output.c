@@ -110,21 +110,15 @@ static void read_one(struct agent *agent, struct output *output, size_t most)
         session_settle(agent, session);
 }
 
-bool output_pump(struct agent *agent)
+void output_pump(struct agent *agent)
 {
-    while (agent->ready_first && !agent->hung_up) {
-        size_t room = outbox_bulk_room(&agent->outbox);
-        if (room == 0)
-            return false; // the port comes first; the queue keeps its order
+    size_t room;
+    while (agent->ready_first && (room = outbox_bulk_room(&agent->outbox)) > 0) {
         struct output *output = dequeue(agent);
         size_t most = allowance(output->watch.session, output, room);
-        if (most == 0)
-            continue; // it comes back with credit
-        read_one(agent, output, most);
-        if (outbox_bulk_room(&agent->outbox) == 0)
-            return true;
+        if (most > 0) // otherwise it comes back with credit
+            read_one(agent, output, most);
     }
-    return false;
 }
 
 void output_discard(struct agent *agent, struct output *output)

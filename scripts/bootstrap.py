@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import time
@@ -31,9 +32,7 @@ class Failed(Exception):
 
 
 def load(name: str) -> ModuleType:
-    """A module of trio_sandbox.host by its path: the package itself needs its dependencies, which may not be there
-    yet.
-    """
+    """A module of trio_sandbox.host by its path: importing the package needs what may not be installed yet."""
     spec = importlib.util.spec_from_file_location(f"bootstrap_{name}", ROOT / "trio_sandbox" / "host" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -68,9 +67,12 @@ def installed() -> dict[str, str]:
     """What the virtual environment was made from; {} when it was never finished."""
     try:
         stamp = json.loads(STAMP.read_bytes())
-        return stamp if isinstance(stamp, dict) and PYTHON.exists() else {}
     except (OSError, ValueError):
         return {}
+    if not isinstance(stamp, dict) or not PYTHON.exists():
+        return {}
+    programs = [ROOT / "trio_sandbox" / "_bin" / f"{name}-{os.uname().machine}" for name in ("agent", "host")]
+    return stamp if all(program.exists() for program in programs) else {**stamp, "compiled": "gone"}
 
 
 def say(text: str) -> None:

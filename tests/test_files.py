@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_sandbox import files
 from trio_sandbox.errors import SandboxAlreadyExistsError, StorageError
 from trio_sandbox.files import anonymous_file, copy_sparse, publish, publish_bytes
 from trio_sandbox.home import Home
@@ -32,7 +31,7 @@ def test_without_o_tmpfile_the_name_goes_at_once(tmp_path: Path, monkeypatch: py
             raise OSError(errno.EOPNOTSUPP, "no")
         return real(path, flags, *rest)
 
-    monkeypatch.setattr(files.os, "open", refusing)
+    monkeypatch.setattr("trio_sandbox.files.os.open", refusing)
     descriptor = anonymous_file(tmp_path)
     os.write(descriptor, b"content")
     assert list(tmp_path.iterdir()) == []
@@ -55,7 +54,7 @@ def test_a_full_disk_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.Monk
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr("trio_sandbox.files.os.fsync", full)
     with pytest.raises(StorageError) as caught:
         publish_bytes(tmp_path / "file", b"x")
     assert (caught.value.errno, caught.value.path) == (errno.ENOSPC, str(tmp_path))

@@ -118,7 +118,7 @@ CONSOLE_LINES = 8
 
 
 def with_console(message: str, console_tail: str) -> str:
-    """Add the lines of the guest's console that matter to an error message: from a kernel panic on, else the last ones."""
+    """Add the console lines that matter to an error message: from a kernel panic on, else the last ones."""
     lines = [line for line in console_tail.splitlines() if line.strip()]
     panic = next((number for number, line in enumerate(lines) if "Kernel panic" in line), None)
     shown = lines[-CONSOLE_LINES:] if panic is None else lines[panic : panic + CONSOLE_LINES]

@@ -30,8 +30,12 @@ class ToolError(SandboxError):
 
 
 async def _kill(process: trio.Process) -> None:
-    # Trio's own ladder warns before it kills, which under `-W error` means that it never kills.
-    process.send_signal(signal.SIGKILL)
+    # Trio's own ladder warns before it kills, which under `-W error` means that it never kills. The tool leads a
+    # session, and what it has started goes with it.
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
 
 
 async def run_tool(

@@ -17,6 +17,7 @@ from trio_sandbox.host import packages, stamp
 from trio_sandbox.host.acceleration import Acceleration
 from trio_sandbox.host.kernel import Kernel
 from trio_sandbox.host.qemu import Qemu
+from trio_sandbox.image.reference import local_image_folder
 
 
 class FakeHost:
@@ -53,14 +54,14 @@ class FakeHost:
         return path
 
     def base_image_present(self, home: Home) -> bool:
-        return (home.images / "base" / "index.json").exists()
+        return (local_image_folder("base", home) / "index.json").exists()
 
     async def build_base_image(self, home: Home, *, progress: Callable[[str, int, int | None], None]) -> None:
         self._do("image")
         for done in range(3):
             progress("unpacking", done, 3)
-        (home.images / "base").mkdir()
-        (home.images / "base" / "index.json").touch()
+        local_image_folder("base", home).mkdir(parents=True)
+        (local_image_folder("base", home) / "index.json").touch()
 
     async def find_qemu(self, home: Home) -> Qemu:
         return Qemu(Path("/usr/bin/qemu"), "7.2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,10 @@ class Checkout:
         if self.interrupt_at is not None and self.interrupt_at in words:
             raise KeyboardInterrupt
         self.ran.append(words)
+        if "pip" in words:
+            (self.root / "trio_sandbox" / "_bin").mkdir(exist_ok=True)
+            for name in ("agent", "host"):
+                (self.root / "trio_sandbox" / "_bin" / f"{name}-{os.uname().machine}").touch()
         if "venv" in words:
             (self.root / ".venv" / "bin").mkdir(parents=True, exist_ok=True)
             python = self.root / ".venv" / "bin" / "python"
@@ -96,6 +101,12 @@ def test_a_changed_guest_source_is_compiled_again_without_resolving(checkout: Ch
     ran = checkout.bootstrap()
     assert names(ran) == ["pip"]
     assert ran[0][-3:] == ["--no-deps", "-e", "."]
+
+
+def test_programs_that_are_gone_are_compiled_again(checkout: Checkout) -> None:
+    checkout.bootstrap()
+    (checkout.root / "trio_sandbox" / "_bin" / f"agent-{os.uname().machine}").unlink()
+    assert checkout.bootstrap()[0][-3:] == ["--no-deps", "-e", "."]
 
 
 @pytest.mark.parametrize("name", ["pyproject.toml", "hatch_build.py"])

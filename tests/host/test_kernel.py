@@ -27,7 +27,7 @@ def test_the_newest_complete_one(home: Home) -> None:
     newest = make_kernel(home, "6.1.0-56-cloud-amd64")
     broken = make_kernel(home, "6.12.0-1-cloud-amd64")
     (broken.modules / "modules.dep").unlink()
-    (home.kernels / ".fetching").mkdir()
+    (home.kernels / ".fetching-abc").mkdir()
     assert find_kernel(home) == newest
 
 
@@ -220,8 +220,8 @@ async def test_no_lists_are_fetched_in_private(home: Home, program: Program) -> 
     await fetch_kernel(home)
     update, download = ran.read_text().splitlines()
     assert update.endswith("update")
-    assert f"Dir::State={home.kernels}/.fetching/state" in update
-    assert f"Dir::Cache={home.kernels}/.fetching/cache" in download
+    assert f"Dir::State={home.kernels}/.fetching-" in update
+    assert f"Dir::Cache={home.kernels}/.fetching-" in download
 
 
 async def test_old_lists_are_fetched_again(home: Home, program: Program) -> None:
@@ -264,8 +264,8 @@ async def test_no_package_manager(home: Home, monkeypatch: pytest.MonkeyPatch) -
 
 async def test_fetched_again_it_replaces_the_old_one(home: Home, program: Program) -> None:
     make_kernel(home, "6.1.0-9-cloud-amd64")
-    (home.kernels / ".fetching").mkdir()
-    (home.kernels / ".fetching" / "left by a killed one").touch()
+    (home.kernels / ".fetching-abc").mkdir()
+    (home.kernels / ".fetching-abc" / "left by a killed one").touch()
     fake_distribution(program, DEBIAN)
     kernel = await fetch_kernel(home)
     assert kernel.package == "linux-image-6.1.0-9-cloud-amd64 6.1-2"

@@ -85,6 +85,12 @@ def test_venv_package_carries_the_version_of_the_python() -> None:
     assert requirements("x86_64", (3, 12))[-1].packages == ("python3.12-venv",)
 
 
+@pytest.mark.parametrize("root", [True, False])
+def test_only_users_other_than_root_map_user_ids(root: bool) -> None:
+    needed = [need.name for need in requirements("x86_64", root=root)]
+    assert ("newuidmap" in needed) is not root
+
+
 def test_missing_keeps_order_and_accepts_any_program() -> None:
     machine = FakeMachine("cc")
     found = missing([VENV, QEMU, COMPILER, MKE2FS], which=machine.which, importable=machine.importable)

@@ -152,7 +152,7 @@ async def its_background(sandbox: Sandbox) -> None:
 
 
 async def wrong_arguments(sandbox: Any) -> None:
-    for call, error in (
+    calls: tuple[tuple[Any, type[Exception]], ...] = (
         (lambda: sandbox.exec("true", "arg"), TypeError),
         (lambda: sandbox.exec("true", [1]), TypeError),
         (lambda: sandbox.exec("true", {"colour": 1}), TypeError),
@@ -161,7 +161,8 @@ async def wrong_arguments(sandbox: Any) -> None:
         (lambda: sandbox.exec("true", stdin=5), TypeError),
         (lambda: sandbox.exec("true", cwd="relative"), ValueError),
         (lambda: sandbox.exec("true", tty=True), UnsupportedError),
-    ):
+    )
+    for call, error in calls:
         with pytest.raises(error):
             await call()
     assert (await sandbox.exec("sh", {"args": ["-c", "cat"], "stdin_data": b"older"})).stdout_bytes == b"older"

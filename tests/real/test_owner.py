@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import trio
-from trio_sandbox.binaries import host_program_path
 
 from trio_sandbox import Home, open_sandbox
+from trio_sandbox.binaries import host_program_path
 
 from .traces import Traces, machines
 

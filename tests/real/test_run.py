@@ -23,8 +23,9 @@ RUN = [sys.executable, "-m", "trio_sandbox", "run"]
 
 def run(*words: str, stdin: bytes | int = subprocess.DEVNULL) -> subprocess.CompletedProcess[bytes]:
     """Run the program to its end."""
-    given = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
-    return subprocess.run([*RUN, *words], capture_output=True, cwd=ROOT, **given)  # type: ignore[call-overload,no-any-return]
+    if isinstance(stdin, bytes):
+        return subprocess.run([*RUN, *words], capture_output=True, cwd=ROOT, input=stdin)
+    return subprocess.run([*RUN, *words], capture_output=True, cwd=ROOT, stdin=stdin)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
-"""The command line. Nothing heavy is imported until a command needs it, so that `--help` and a set-up with nothing
-to do are quick.
+"""The command line.
+
+Nothing heavy is imported until a command needs it, so that `--help` and a set-up with nothing to do are quick.
 """
 
 from __future__ import annotations

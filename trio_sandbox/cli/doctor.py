@@ -22,8 +22,9 @@ STYLES = {"ok": "green", "failed": "bold red", "note": "yellow"}
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.option("--reprobe", is_flag=True, help="Boot a guest again to see whether KVM works.")
 def doctor(as_json: bool, reprobe: bool) -> int:
-    """Show what is ready on this machine, what is not, and how to mend it. Exits with 0 when sandboxes can run, else
-    with 1.
+    """Show what is ready on this machine, what is not, and how to mend it.
+
+    Exits with 0 when sandboxes can run here, else with 1.
     """
     import trio
 

@@ -24,6 +24,8 @@ COMMANDS = {
 
 INTERRUPTED = 130
 FAILED = 1
+FAILED_ITSELF = {"run": 125}
+"""Commands whose exit status is another program's tell their own failure by a status of their own."""
 
 
 class LazyGroup(click.Group):
@@ -53,10 +55,14 @@ def program(debug: bool) -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the program and return its exit status: 0, 1 after a failure, 2 for wrong usage, 130 when interrupted, or
-    the command's own.
+    """Run the program and return its exit status.
+
+    The command's own, or 1 after a failure (125 of `run`), 2 for wrong usage, 130 when interrupted. With --debug
+    failures are raised.
     """
-    debug = "--debug" in arguments[: _command_at(arguments)]
+    at = _command_at(arguments)
+    debug = "--debug" in arguments[:at]
+    failed = FAILED_ITSELF.get(arguments[at] if at < len(arguments) else "", FAILED)
     told: list[str] = []
     status = 0
     try:
@@ -71,7 +77,7 @@ def run(arguments: Sequence[str]) -> int:
     except* Exception as group:
         if debug:
             raise
-        status = FAILED
+        status = failed
         told += sentences(group)
     for sentence in dict.fromkeys(told):
         click.echo(f"trio-sandbox: {sentence}", err=True)

@@ -6,7 +6,6 @@ point.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -107,8 +106,9 @@ def stages(note: Callable[[str], None]) -> Callable[[str, int, int | None], None
 
 
 async def _prepare(home: Home, steps: Steps) -> None:
-    """The steps after the packages, then the stamp. Cancellation: what was finished stays, what was not leaves
-    nothing.
+    """The steps after the packages, then the stamp.
+
+    Cancellation: what was finished stays, what was not leaves nothing.
     """
     from trio_sandbox.binaries import agent_path, host_program_path
     from trio_sandbox.files import publish_bytes
@@ -117,6 +117,8 @@ async def _prepare(home: Home, steps: Steps) -> None:
     from trio_sandbox.host.kernel import fetch_kernel, find_kernel
     from trio_sandbox.host.qemu import find_qemu
     from trio_sandbox.image.base import base_image_present, build_base_image
+    from trio_sandbox.image.layout import INDEX_FILE
+    from trio_sandbox.image.reference import local_image_folder
 
     with steps.step("kernel") as step:
         kernel = find_kernel(home) or await fetch_kernel(home, step.note)
@@ -134,10 +136,13 @@ async def _prepare(home: Home, steps: Steps) -> None:
         step.result = f"{acceleration.name}: {acceleration.reason}"
     runtime = (need for need in packages.requirements() if not need.build_only)
     programs = [found for need in runtime for name in need.programs if (found := packages.find_program(name))]
-    relied_on = [*programs, kernel.image, kernel.modules / "modules.dep", initramfs, agent_path(), host_program_path()]
-    relied_on += _base_image_files(home)
-    publish_bytes(home.host / stamp.NAME, stamp.make(os.fspath(path) for path in relied_on))
-
-
-def _base_image_files(home: Home) -> list[Path]:
-    return sorted((home.images / "base").glob("*.json"))
+    relied_on: list[str | Path] = [
+        *programs,
+        kernel.image,
+        kernel.modules / "modules.dep",
+        initramfs,
+        agent_path(),
+        host_program_path(),
+    ]
+    relied_on.append(local_image_folder("base", home) / INDEX_FILE)
+    publish_bytes(home.host / stamp.NAME, stamp.make(relied_on))

@@ -2,8 +2,8 @@
 
 KVM is believed only after the real kernel has booted under it. There are hosts where /dev/kvm opens, a virtual
 machine can be made, and a Linux guest then spins for ever; on others QEMU aborts. Both are answers that cost a few
-seconds once: the verdict is remembered with all that it depends on. What is *not* believed is only a yes: no
-/dev/kvm, or one that may not be opened, needs no boot.
+seconds once: the verdict is remembered with all that it depends on. Only a yes needs a boot: where there
+is no /dev/kvm, or no right to open it, the answer is plain.
 
 The rate of the host's TSC is remembered beside it, for one run of the host's own kernel.
 """
@@ -111,7 +111,7 @@ async def measure_tsc(home: Home) -> int:
         return khz
     khz = 0
     if os.uname().machine == "x86_64":
-        measured = await run_tool([_host_program(), "tsc-khz"])
+        measured = await run_tool([host_program_path(), "tsc-khz"])
         if not measured.stdout.strip().isdigit() or not 100_000 <= int(measured.stdout) <= 100_000_000:
             raise HostNotReadyError(
                 "TSC", f"a rate of {measured.stdout[:40]!r} kHz was measured", "run `trio-sandbox setup` again"
@@ -119,13 +119,6 @@ async def measure_tsc(home: Home) -> int:
         khz = int(measured.stdout)
     remember(_tsc_path(home), depends_on, {"tsc_khz": khz})
     return khz
-
-
-def _host_program() -> Path:
-    path = host_program_path()
-    if not os.access(path, os.X_OK):
-        raise HostNotReadyError("host program", f"{path} is missing or cannot be run", "install the package again")
-    return path
 
 
 def _verdict_path(home: Home) -> Path:
@@ -270,7 +263,7 @@ def _unread_sockets() -> Iterator[tuple[int, int]]:
 
 def _start(spec: MachineSpec, words: int) -> subprocess.Popen[bytes]:
     # Popen here and not in a worker thread: the launcher ties QEMU's life to the thread that started it.
-    argv = [str(_host_program()), "launch", str(os.getpid()), "--", *qemu_argv(spec)]
+    argv = [str(host_program_path()), "launch", str(os.getpid()), "--", *qemu_argv(spec)]
     return subprocess.Popen(
         argv, stdin=subprocess.DEVNULL, stdout=words, stderr=words, pass_fds=spec.descriptors, cwd="/"
     )

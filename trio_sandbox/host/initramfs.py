@@ -40,8 +40,9 @@ def read_agent() -> bytes:
 
 
 def initramfs_path(kernel: Kernel, home: Home) -> Path:
-    """Where the file for this kernel and the present agent is, or would be. Raises HostNotReadyError without an
-    agent.
+    """Where the file for this kernel and the present agent is, or would be.
+
+    Raises HostNotReadyError when the agent was never built.
     """
     index = os.stat(kernel.modules / "modules.dep")
     made_from = (FORMAT, kernel.release, kernel.package, index.st_size, index.st_mtime_ns, WANTED, WELCOME, FOLDERS)

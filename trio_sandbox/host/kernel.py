@@ -2,8 +2,8 @@
 
 Nothing is installed: no root, no /boot, no package database. A kernel is a folder `kernels/<release>` with `vmlinuz`,
 `lib/modules/<release>` and `package` (name and version), complete because it got its name by one rename. Whoever
-fetches holds the lock `run/kernels.lock` and works in `kernels/.fetching`; what a killed fetch left there is cleared
-by the next.
+fetches holds the lock `run/kernels.lock` and works in a folder `kernels/.fetching-…`; one that a killed fetch left is
+removed by the next.
 
 `$TRIO_SANDBOX_KERNEL` and `$TRIO_SANDBOX_MODULES` name another kernel image and its folder of modules.
 """
@@ -14,6 +14,7 @@ import fcntl
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -37,13 +38,11 @@ METAPACKAGES = {
 """By machine: the package that stands for the newest kernel, Debian's name and then Ubuntu's."""
 
 KERNEL_PACKAGE = re.compile(r"linux-(image|image-unsigned|modules|modules-extra|binary)-\d[a-zA-Z0-9.+~-]*")
-"""The packages that carry a kernel and its modules: one on Debian, several on Ubuntu. Others (firmware, tools) are
-not fetched.
-"""
+"""The packages that carry a kernel and its modules: one on Debian, several on Ubuntu. Firmware and tools are others."""
 
 IMAGE_NAME = "vmlinuz"
 PACKAGE_NAME = "package"
-WORK_FOLDER = ".fetching"
+WORK_PREFIX = ".fetching-"
 NAME_ANOTHER = "set TRIO_SANDBOX_KERNEL and TRIO_SANDBOX_MODULES to a kernel of your own"
 
 
@@ -96,8 +95,9 @@ def _package_of(folder: Path) -> str:
 
 
 def named_kernel(image: Path, modules: str | None) -> Kernel:
-    """The kernel that the environment names. `modules` is a folder with modules.dep, or one with
-    lib/modules/<release> in it.
+    """The kernel that the environment names.
+
+    modules: a folder with modules.dep in it, or one with lib/modules/<release>. Raises HostNotReadyError.
     """
     if not image.is_file():
         raise HostNotReadyError("kernel", f"TRIO_SANDBOX_KERNEL names {image}, which is not a file", NAME_ANOTHER)
@@ -154,10 +154,11 @@ async def fetch_kernel(home: Home, progress: Progress = silent) -> Kernel:
         if find_program(program) is None:
             raise HostNotReadyError("kernel", f"there is no {program} here to fetch one with", NAME_ANOTHER)
     async with _locked(home.run / "kernels.lock"):
-        work = home.kernels / WORK_FOLDER
         with storage_errors(home.kernels):
-            shutil.rmtree(work, ignore_errors=True)
-            work.mkdir(mode=0o700)
+            for left in home.kernels.glob(f"{WORK_PREFIX}*"):
+                shutil.rmtree(left, ignore_errors=True)
+            # A name of its own: a tool that outlived a killed fetch may still write into that one's.
+            work = Path(tempfile.mkdtemp(prefix=WORK_PREFIX, dir=home.kernels))
             try:
                 packages = await _download(work, progress)
                 progress("unpacking")
@@ -202,13 +203,12 @@ def parse_packages(text: str) -> list[Package]:
 
 
 def apt_options(work: Path, *, private: bool) -> list[str]:
-    """Options for every apt command. `private` keeps lists and caches in `work`, for users who may not write the
-    system's.
-    """
+    """Options for every apt command. `private` keeps lists and caches in `work`: the system's are root's."""
     # As root apt would download as the user _apt, who may not enter the data folder.
     options = ["-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=2", "-q"]
     if private:
-        options += ["-o", f"Dir::State={work}/state", "-o", "Dir::State::status=/var/lib/dpkg/status"]
+        options += ["-o", f"Dir::State={work}/state", "-o", f"Dir::State::lists={work}/state/lists/"]
+        options += ["-o", "Dir::State::status=/var/lib/dpkg/status"]
         options += ["-o", f"Dir::Cache={work}/cache", "-o", "Debug::NoLocking=true"]
     return options
 
@@ -227,6 +227,8 @@ async def _download(work: Path, progress: Progress) -> list[Package]:
     progress("refreshing package lists")
     for folder in ("state/lists/partial", "cache/archives/partial"):
         (work / folder).mkdir(parents=True)
+    for deb in debs.iterdir():  # perhaps of another version than the one that is to come
+        deb.unlink()
     options = apt_options(work, private=True)
     await run_tool(["apt-get", *options, "update"])
     packages = await _resolve(options)
@@ -246,9 +248,7 @@ async def _get(packages: Sequence[Package], debs: Path, options: Sequence[str], 
 
 
 async def _resolve(options: Sequence[str]) -> list[Package]:
-    """The packages behind the first metapackage that the lists know, followed to the ones that carry files; [] if
-    none.
-    """
+    """The packages that carry the files behind the first metapackage that the lists know; [] when they know none."""
     for metapackage in METAPACKAGES.get(os.uname().machine, ()):
         found: dict[str, Package] = {}
         pending = [metapackage]
@@ -293,16 +293,13 @@ async def _unpack(work: Path, packages: Sequence[Package]) -> str:
         )
     os.rename(images[-1], tree / IMAGE_NAME)
     await index_modules(tree, release)
-    # The image is named last by apt on Debian and Ubuntu alike; its name says which kernel this is.
     carrier = next((package for package in packages if "image" in package.name), packages[0])
     (tree / PACKAGE_NAME).write_text(f"{carrier.name} {carrier.version}\n")
     return release
 
 
 async def index_modules(root: Path, release: str) -> None:
-    """Write modules.dep and its kin for `root/lib/modules/<release>`, which packages leave to their installation
-    scripts.
-    """
+    """Write modules.dep and its kin for `root/lib/modules/<release>`: packages leave it to their scripts."""
     # Where the distribution has merged /usr, depmod looks below usr/lib.
     merged = root / "usr" / "lib"
     merged.parent.mkdir()

@@ -54,9 +54,13 @@ def emulator_name(machine: str) -> str:
     return f"qemu-system-{'aarch64' if machine in ('aarch64', 'arm64') else 'x86_64'}"
 
 
-def requirements(machine: str | None = None, python: tuple[int, int] | None = None) -> tuple[Requirement, ...]:
+def requirements(
+    machine: str | None = None, python: tuple[int, int] | None = None, *, root: bool | None = None
+) -> tuple[Requirement, ...]:
     """Everything a checkout needs on this kind of machine; those that only building needs say so."""
     machine = machine or os.uname().machine
+    is_root = os.geteuid() == 0 if root is None else root
+    mapping = Requirement("newuidmap", "the default image, built without root", ("uidmap",), ("newuidmap",))
     major, minor = python or sys.version_info[:2]
     emulator = emulator_name(machine)
     return (
@@ -69,6 +73,7 @@ def requirements(machine: str | None = None, python: tuple[int, int] | None = No
         Requirement("tar2sqfs", "root file systems from image layers", ("squashfs-tools-ng",), ("tar2sqfs",)),
         Requirement("mke2fs", "writable disks", ("e2fsprogs",), ("mke2fs",)),
         Requirement("mmdebstrap", "the default image", ("mmdebstrap",), ("mmdebstrap",)),
+        *(() if is_root else (mapping,)),
         Requirement("depmod", "the order of kernel modules", ("kmod",), ("depmod",)),
         Requirement("zstd", "compressed kernel modules and layers", ("zstd",), ("zstd",)),
         Requirement("xz", "compressed kernel modules", ("xz-utils",), ("xz",)),
@@ -81,9 +86,7 @@ def requirements(machine: str | None = None, python: tuple[int, int] | None = No
 
 
 def find_program(name: str, path: str | None = None) -> str | None:
-    """Where the program is: on PATH, or in the system folders that an ordinary user's PATH may lack. None if
-    nowhere.
-    """
+    """Where the program is, or None: on PATH, or in the system folders that an ordinary user's PATH may lack."""
     searched = os.environ.get("PATH", os.defpath) if path is None else path
     return shutil.which(name, path=os.pathsep.join((searched, *SYSTEM_FOLDERS)))
 

@@ -22,8 +22,9 @@ class Blob:
     size: int
 
     def read_at(self, offset: int, amount: int) -> bytes:
-        """Up to `amount` bytes at `offset` of the blob, fewer only at its end. Raises ImageFault when the file was
-        cut.""" amount = min(amount, self.size - offset) if amount <= 0:
+        """Up to `amount` bytes at `offset` of the blob, fewer only at its end. Raises ImageFault when it was cut."""
+        amount = min(amount, self.size - offset)
+        if amount <= 0:
             return b""
         data = os.pread(self.descriptor, amount, self.offset + offset)
         while len(data) < amount:

@@ -40,9 +40,8 @@ class Hasher(Protocol):
     def update(self, data: bytes, /) -> None: ...
 
 
-
 def compression_of(blob: Blob) -> str:
-    """"gzip", "zstd" or "none", by the first bytes."""
+    """How a blob is compressed, by its first bytes: "gzip", "zstd" or "none"."""
     head = blob.read_at(0, 4)
     return "gzip" if head[:2] == _GZIP else "zstd" if head == _ZSTD else "none"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Protocol
 
 import attrs
@@ -36,6 +36,16 @@ ZEROS = bytes(1 << 20)
 """Holes of sparse files are written from here; the packer finds them again."""
 
 
+KEPT_BYTES = 256 << 20
+"""Most memory that unpacked layers may take between the two passes."""
+
+
+def write_all(descriptor: int, view: memoryview) -> None:
+    """Write all of `view` to a blocking descriptor."""
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
 class Sink(Protocol):
     """Where the merged stream goes."""
 
@@ -52,7 +62,7 @@ class PipeSink:
     def write(self, data: bytes | memoryview) -> None:
         if len(data) >= READ_BYTES:
             self.flush()
-            self._write(memoryview(data))
+            write_all(self.descriptor, memoryview(data))
             return
         self._buffer += data
         if len(self._buffer) >= READ_BYTES:
@@ -60,11 +70,7 @@ class PipeSink:
 
     def flush(self) -> None:
         buffer, self._buffer = self._buffer, bytearray()
-        self._write(memoryview(buffer))
-
-    def _write(self, view: memoryview) -> None:
-        while view:
-            view = view[os.write(self.descriptor, view) :]
+        write_all(self.descriptor, memoryview(buffer))
 
 
 def merge_layers(
@@ -78,21 +84,55 @@ def merge_layers(
     if len(layers) > limits.layers:
         raise ImageFault(f"it has {len(layers)} layers; {limits.layers} are allowed")
     versions = [blob.version() for _, blob in layers]
-    meter.begin("reading layers", sum(blob.size for _, blob in layers))
-    tree = read_tree(layers, meter, limits)
-    write_tree(tree, [blob for _, blob in layers], sink, meter)
+    meter.begin("reading layers", None)
+    with ExitStack() as stack:
+        kept = _Kept(os.memfd_create("layers", os.MFD_CLOEXEC))
+        stack.callback(os.close, kept.memory)
+        tree = read_tree(layers, meter, limits, kept)
+        write_tree(tree, [kept.blobs.get(number, blob) for number, (_, blob) in enumerate(layers)], sink, meter)
     if versions != [blob.version() for _, blob in layers]:
         raise ImageFault("its files were written to while they were read")
 
 
-def read_tree(layers: Sequence[tuple[Layer, Blob]], meter: Meter, limits: Limits = DEFAULT_LIMITS) -> Tree:
+@attrs.define(eq=False)
+class _Kept:
+    """Small compressed layers, unpacked in memory between the passes: unpacking is most of the work of both.
+
+    They lie one after the other in `memory`, a file that only exists in memory and belongs to the caller.
+    """
+
+    memory: int
+    size: int = 0
+    blobs: dict[int, Blob] = attrs.field(factory=dict)
+
+    def keeping(self, chunks: Chunks, number: int, blob: Blob) -> Chunks:
+        """Pass the chunks of layer `number` on, and keep them if they all fit."""
+        if compression_of(blob) == "none":
+            yield from chunks
+            return
+        start = end = os.lseek(self.memory, self.size, os.SEEK_SET)
+        for chunk in chunks:
+            end += len(chunk)
+            if end <= KEPT_BYTES:
+                write_all(self.memory, memoryview(chunk))
+            else:
+                os.ftruncate(self.memory, start)
+            yield chunk
+        if end <= KEPT_BYTES:
+            self.size = end
+            self.blobs[number] = Blob(blob.name, self.memory, start, end - start)
+
+
+def read_tree(
+    layers: Sequence[tuple[Layer, Blob]], meter: Meter, limits: Limits = DEFAULT_LIMITS, kept: _Kept | None = None
+) -> Tree:
     """The first pass: verify every layer, and lay one over the other."""
     tree = Tree(limits)
     left = limits.total_bytes
     for number, (layer, blob) in enumerate(layers):
-        digest = layer.place if layer.place.startswith("sha256:") else None
+        digest = layer.place if layer.size is not None else None
         with closing(checked_layer(blob, digest, layer.diff_id, meter, left)) as chunks:
-            source = ChunkSource(chunks)
+            source = ChunkSource(kept.keeping(chunks, number, blob) if kept is not None else chunks)
             tree.add_layer(number, read_entries(source, need_end=False))
             source.drain()
         left -= source.position

@@ -92,7 +92,9 @@ def _not_a_path(text: str) -> Exception:
             f"image={text!r}",
             "registries come in a later version; save the image as an archive and pass its path (./image.tar)",
         )
-    return InvalidConfigError([f"image: {text!r} is neither an image name nor a path (which starts with /, ./, ../ or ~)"])
+    return InvalidConfigError(
+        [f"image: {text!r} is neither an image name nor a path (which starts with /, ./, ../ or ~)"]
+    )
 
 
 def _path(text: str) -> ImageLocation:

@@ -1,10 +1,13 @@
-"""A small synchronous client of the guest agent, for tests. It has its own codec, so that it can also say wrong things."""
+"""A small synchronous client of the guest agent, for tests. Its own codec lets it say wrong things too."""
 
 from __future__ import annotations
 
+import array
+import fcntl
 import select
 import socket
 import struct
+import termios
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -43,7 +46,7 @@ class Frame:
 
     name: str
     session: int
-    body: Any
+    body: Any = attrs.field(repr=lambda body: repr(body[:40]) if isinstance(body, bytes) else repr(body))
     flags: int = 0
     slot: int = 0
 
@@ -68,16 +71,20 @@ class Client:
     """
 
     socket: socket.socket
+    pid: int = 0
+    """Of the agent's process."""
     auto_credit: bool = True
-    buffer: bytearray = attrs.field(factory=bytearray)
-    seen: list[Frame] = attrs.field(factory=list)
+    buffer: bytearray = attrs.field(factory=bytearray, repr=False)
+    seen: list[Frame] = attrs.field(factory=list, repr=False)
     last_session: int = 0
 
     def send_raw(self, raw: bytes) -> None:
         self.socket.settimeout(DEADLINE)
         self.socket.sendall(raw)
 
-    def send(self, name: str, body: Mapping[str, object] | bytes | None = None, session: int = 0, **header: int) -> None:
+    def send(
+        self, name: str, body: Mapping[str, object] | bytes | None = None, session: int = 0, **header: int
+    ) -> None:
         self.send_raw(encode(name, body, session, **header))
 
     def receive(self, timeout: float = DEADLINE) -> Frame:
@@ -103,7 +110,8 @@ class Client:
         if len(self.buffer) < HEADER.size:
             return None
         length, kind, flags, slot, session, reserved = HEADER.unpack_from(self.buffer)
-        assert length <= BODY_MAX and reserved == 0 and kind in TYPES, bytes(self.buffer[:64])
+        valid = length <= BODY_MAX and reserved == 0 and kind in TYPES
+        assert valid, bytes(self.buffer[:64])
         if len(self.buffer) < HEADER.size + length:
             return None
         raw = bytes(self.buffer[HEADER.size : HEADER.size + length])
@@ -114,7 +122,8 @@ class Client:
     def expect(self, name: str, session: int | None = None) -> Frame:
         """The next frame, which must be of this type (and session)."""
         frame = self.receive()
-        assert frame.name == name and session in (None, frame.session), f"expected {name} {session}, got {frame}"
+        fits = frame.name == name and session in (None, frame.session)
+        assert fits, f"expected {name} {session}, got {frame}"
         return frame
 
     def until(self, matches: Callable[[Frame], bool]) -> Frame:
@@ -131,14 +140,6 @@ class Client:
             except HungUp:
                 return
 
-    def quiet(self, seconds: float = 0.1) -> None:
-        """Nothing must come for a moment."""
-        try:
-            frame = self.receive(seconds)
-        except TimeoutError:
-            return
-        raise AssertionError(f"unexpected {frame}")
-
     def barrier(self) -> list[Frame]:
         """What came until the agent had taken everything that was sent so far."""
         token = struct.pack("<Q", len(self.seen))
@@ -146,6 +147,21 @@ class Client:
         self.send("PING", token)
         self.until(lambda frame: frame.name == "PONG" and frame.body == token)
         return self.seen[start:-1]
+
+    def unread(self) -> int:
+        """Bytes that wait in the socket."""
+        count = array.array("i", [0])
+        fcntl.ioctl(self.socket, termios.FIONREAD, count)
+        return count[0]
+
+    def end(self) -> None:
+        """Stop the agent without much grace, and take whatever it still says."""
+        try:
+            self.send("SHUTDOWN", {"grace_ms": 0})
+            for _ in self.rest():
+                pass
+        except OSError:
+            pass  # it is gone already
 
     def credit(self, session: int, count: int, slot: int = 0) -> None:
         self.send("CREDIT", struct.pack("<I", count), session, slot=slot)
@@ -157,10 +173,25 @@ class Client:
         self.send("CONFIGURE", CONFIGURE)
         return self.expect("READY")
 
-    def start(self, argv: Sequence[str | bytes], slot: int = 0, **options: object) -> int:
-        """Send EXEC; the new session's id."""
+    def start(self, argv: Sequence[str | bytes], **options: Any) -> int:
+        """Send EXEC, with `slot=` in its header; the new session's id."""
+        slot = options.pop("slot", 0)
         self.last_session += 1
         self.send("EXEC", exec_map(argv, **options), self.last_session, slot=slot)
+        return self.last_session
+
+    def parts(self, argv: Sequence[str | bytes], **options: object) -> list[bytes]:
+        """The EXEC message cut into pieces, two at least."""
+        raw = msgpack.packb(exec_map(argv, **options))
+        size = min(60_000, (len(raw) + 1) // 2)
+        return [raw[at : at + size] for at in range(0, len(raw), size)]
+
+    def start_in_parts(self, argv: Sequence[str | bytes], **options: object) -> int:
+        """Send EXEC in several frames; the new session's id."""
+        self.last_session += 1
+        parts = self.parts(argv, **options)
+        for number, part in enumerate(parts):
+            self.send("EXEC", part, self.last_session, flags=MORE if number < len(parts) - 1 else 0)
         return self.last_session
 
     def run(self, argv: Sequence[str | bytes], **options: object) -> Outcome:

@@ -1,0 +1,86 @@
+"""The guest agent, built for this host with the sanitizers, and driven over a socket pair."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.guest.agent_client import Client
+
+GUEST = Path(__file__).parents[2] / "guest"
+SANITIZERS = {
+    "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0:exitcode=99",
+    "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1:exitcode=99",
+}
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sanitized `agent`, `host` and `frames_check`."""
+    compiler = next((name for name in ("gcc", "clang", "cc") if shutil.which(name)), None)
+    assert compiler, "the tests of the agent need a C compiler"
+    folder = tmp_path_factory.mktemp("guest")
+    command = ["make", "-s", "-C", str(GUEST), f"BUILD={folder}", f"SANITIZED_CC={compiler}", "sanitized"]
+    built = subprocess.run(command, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return folder / "sanitized"
+
+
+@contextmanager
+def running_agent(program: Path, log: Path, may_fail: bool) -> Iterator[Client]:
+    """An agent until the end of the block; then it must end by itself, with no complaint of a sanitizer.
+
+    Its status must be 0; with `may_fail` 1 will do too, which says that it could not boot.
+    """
+    ours, theirs = socket.socketpair()
+    with log.open("wb") as stderr, ours:
+        with theirs:
+            process = subprocess.Popen(
+                [program, "--fd", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stderr=stderr,
+                env={**os.environ, **SANITIZERS},
+            )
+        try:
+            client = Client(ours, process.pid)
+            yield client
+            # The usual end of a test: the host goes away, so the agent ends what runs, and itself.
+            client.end()
+            process.wait(20)
+        finally:
+            process.kill()
+            process.wait()
+    said = log.read_text(errors="replace")
+    assert "ERROR: " not in said, said
+    assert "runtime error" not in said, said
+    assert process.returncode in ((0, 1) if may_fail else (0,)), (process.returncode, said)
+
+
+class Launch(Protocol):
+    """Starts an agent that has not been spoken to."""
+
+    def __call__(self, *, may_fail: bool = False) -> AbstractContextManager[Client]: ...
+
+
+@pytest.fixture
+def launch(programs: Path, tmp_path: Path) -> Launch:
+    def start(*, may_fail: bool = False) -> AbstractContextManager[Client]:
+        return running_agent(programs / "agent", tmp_path / "agent.log", may_fail)
+
+    return start
+
+
+@pytest.fixture
+def agent(launch: Launch) -> Iterator[Client]:
+    """An agent that is configured."""
+    with launch() as client:
+        client.configure()
+        yield client
