@@ -84,12 +84,19 @@ class ProgramsHook(BuildHookInterface[Any]):
     def dependencies(self) -> list[str]:
         return [] if any(map(works, installed_compilers())) else ["ziglang>=0.13"]
 
+    def staging(self) -> Path:
+        """Where the programs are until they are in the wheel."""
+        return Path(self.directory) / "programs"
+
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         root = Path(self.root)
         in_tree = version == "editable"
-        folder = root / "trio_sandbox" / "_bin" if in_tree else Path(self.directory) / "programs"
+        folder = root / "trio_sandbox" / "_bin" if in_tree else self.staging()
         for program in build_programs(root, folder, str(self.metadata.version)):
             if not in_tree:
                 build_data["force_include"][str(program)] = f"trio_sandbox/_bin/{program.name}"
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-linux_{MACHINE}"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        shutil.rmtree(self.staging(), ignore_errors=True)

@@ -51,14 +51,15 @@ def descriptor_path(descriptor: int) -> str:
     return f"/proc/self/fd/{descriptor}"
 
 
-def publish(descriptor: int, path: Path, mode: int = 0o600) -> None:
+def publish(descriptor: int, path: Path, mode: int = 0o600, *, durable: bool = True) -> None:
     """Give the anonymous file the name `path`, replacing what had it, in one step and after its bytes are on disk.
 
-    Raises StorageError. When interrupted, either the old file has the name or the new one does, whole.
+    durable: False leaves the bytes to the kernel's own time, for what is worthless after a power cut anyway. Raises StorageError. When interrupted, either the old file has the name or the new one does, whole.
     """
     with storage_errors(path.parent):
         os.fchmod(descriptor, mode)
-        os.fsync(descriptor)
+        if durable:
+            os.fsync(descriptor)
         try:
             _link(descriptor, path)
             return

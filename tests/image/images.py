@@ -219,7 +219,8 @@ def contents(data: bytes) -> dict[str, bytes]:
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         found = {}
         for member in archive.getmembers():
-            if member.isfile() or member.islnk():
+            first = archive.getmember(member.linkname) if member.islnk() else member
+            if first.isfile():
                 file = archive.extractfile(member)
                 assert file is not None
                 found[member.name] = file.read()

@@ -45,7 +45,8 @@ more for zstd at every read."""
 _SUPERBLOCK = struct.Struct("<4s24xHH8xQ")
 """Magic, version, and bytes used, of a squashfs 4.0 superblock."""
 _ALIGNMENT = 4096
-_STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+PROBE_BYTES = 1 << 20
+"""More than the packer writes at once: if it found no room for that, there is none for this."""
 
 
 @attrs.frozen
@@ -165,7 +166,8 @@ async def _run_packer(source: int, target: int, folder: Path) -> None:
     except HostNotReadyError as error:
         raise HostNotReadyError(PACKER, "the program is not installed", "install squashfs-tools-ng") from error
     except ToolError as error:
-        for number in _STORAGE_ERRNOS:
-            if os.strerror(number) in error.stderr:
-                raise StorageError(str(folder), number, os.strerror(number)) from error
-        raise
+        # The packer says "I/O error" whatever the kernel told it: ask the kernel again.
+        with storage_errors(folder):
+            os.pwrite(target, b"?" * PROBE_BYTES, os.fstat(target).st_size)
+            os.fsync(target)
+        raise error

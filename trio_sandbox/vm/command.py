@@ -35,6 +35,16 @@ class Disk:
 
 
 @attrs.frozen
+class Memory:
+    """A file behind the guest's memory. `shared`: the guest writes to the file (a template in the making); else
+    copy-on-write.
+    """
+
+    descriptor: int
+    shared: bool
+
+
+@attrs.frozen
 class MachineSpec:
     """A machine, as far as its VMM must know. Descriptors keep their numbers in the VMM."""
 
@@ -53,6 +63,10 @@ class MachineSpec:
     agent: int
     """Socket descriptor for the agent port."""
     disks: tuple[Disk, ...] = ()
+    memory: Memory | None = None
+    """None: memory of the VMM's own."""
+    restore: int | None = None
+    """Descriptor of a device state to go on from, instead of booting."""
     name: str = "sandbox"
     arch: str = "x86_64"
     extra_kernel_parameters: tuple[str, ...] = ()
@@ -60,7 +74,8 @@ class MachineSpec:
     @property
     def descriptors(self) -> tuple[int, ...]:
         """All that the VMM must inherit."""
-        return (self.console, self.monitor, self.agent, *(disk.descriptor for disk in self.disks))
+        memory = (self.memory.descriptor,) if self.memory else ()
+        return (self.console, self.monitor, self.agent, *memory, *(disk.descriptor for disk in self.disks))
 
 
 def kernel_command_line(spec: MachineSpec) -> str:
@@ -87,12 +102,14 @@ def qemu_argv(spec: MachineSpec) -> list[str]:
         *("-cpu", "host" if spec.acceleration == "kvm" else "max"),
         *("-smp", str(spec.cpus)),
         *("-m", f"{spec.memory_mib}M"),
+        *_memory(spec),
         *("-kernel", str(spec.kernel)),
         *("-initrd", str(spec.initramfs)),
         *("-append", kernel_command_line(spec)),
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),
         *("-sandbox", SECCOMP),
+        *(() if spec.restore is None else ("-incoming", "defer")),
         *("-chardev", f"socket,id=console,fd={spec.console}", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=monitor,fd={spec.monitor}", "-mon", "chardev=monitor,mode=control"),
         *_disks(spec.disks),
@@ -105,7 +122,16 @@ def qemu_argv(spec: MachineSpec) -> list[str]:
 
 def _machine(spec: MachineSpec) -> str:
     # ACPI stays on: Debian's kernels find virtio-mmio by it alone, and power off by it.
-    return "virt" if spec.arch == "aarch64" else "microvm"
+    machine = "virt" if spec.arch == "aarch64" else "microvm"
+    return machine if spec.memory is None else f"{machine},memory-backend=memory"
+
+
+def _memory(spec: MachineSpec) -> list[str]:
+    if spec.memory is None:
+        return []
+    share = "on" if spec.memory.shared else "off"
+    path = f"/proc/self/fd/{spec.memory.descriptor}"
+    return ["-object", f"memory-backend-file,id=memory,size={spec.memory_mib}M,mem-path={path},share={share}"]
 
 
 def _accelerator(spec: MachineSpec) -> str:
