@@ -87,7 +87,7 @@ def test_a_name_is_held_once_and_leaves_no_file_of_its_own(tmp_path: Path) -> No
     with reserved_name(home, "a"), reserved_name(home, "b"):
         with pytest.raises(SandboxAlreadyExistsError, match="'a'"), reserved_name(home, "a"):
             pass
-        assert os.listdir(home.run) == ["names.lock"]
+        assert os.listdir(home.run) == ["locks"]
     with reserved_name(home, "a"):
         pass
 

@@ -80,6 +80,7 @@ class SandboxConfig:
     env: Mapping[str, str] = attrs.field(factory=dict)
     pull_policy: PullPolicy = PullPolicy.IF_MISSING
     boot_timeout: float = 60.0
+    warm: bool = True
 
     @classmethod
     def from_options(cls, name: str, options: Mapping[str, Any]) -> SandboxConfig:
@@ -165,6 +166,10 @@ def _seconds(value: object) -> str | None:
     return None if isinstance(value, (int, float)) and 0 < value < float("inf") else f"{value} is not above 0"
 
 
+def _flag(value: object) -> str | None:
+    return None if isinstance(value, bool) else f"must be bool, not {type(value).__name__}"
+
+
 def _pull_policy(value: object) -> str | None:
     return None if value in list(PullPolicy) else f"{value!r} is not one of {', '.join(PullPolicy)}"
 
@@ -192,4 +197,5 @@ CHECKS = {
     "env": env_problem,
     "pull_policy": _pull_policy,
     "boot_timeout": _seconds,
+    "warm": _flag,
 }

@@ -1,8 +1,7 @@
 """Files that leave nothing behind: no name until they are finished, or none ever.
 
 A file that is being written has no name (O_TMPFILE), so a process that is killed in the middle, even with SIGKILL,
-leaves
-nothing to clean up. `publish` gives it a name in one step.
+leaves nothing to clean up. `publish` gives it a name in one step.
 """
 
 from __future__ import annotations
@@ -54,7 +53,8 @@ def descriptor_path(descriptor: int) -> str:
 def publish(descriptor: int, path: Path, mode: int = 0o600, *, durable: bool = True) -> None:
     """Give the anonymous file the name `path`, replacing what had it, in one step and after its bytes are on disk.
 
-    durable: False leaves the bytes to the kernel's own time, for what is worthless after a power cut anyway. Raises StorageError. When interrupted, either the old file has the name or the new one does, whole.
+    durable: False leaves the bytes to the kernel's own time, for what is worthless after a power cut anyway. Raises
+    StorageError. When interrupted, either the old file has the name or the new one does, whole.
     """
     with storage_errors(path.parent):
         os.fchmod(descriptor, mode)

@@ -1,8 +1,8 @@
 """The states of a sandbox, why it ends, and the table of what may follow what. No I/O, no clock.
 
 Rule 1: every transition is in TRANSITIONS; what is not there cannot happen, and `Lifecycle` checks it. Rule 2: nobody
-assigns a state. It
-is where the sandbox's own task is: `serve_sandbox` enters `within(STATE)` blocks, and the innermost one counts.
+assigns a state. It is where the sandbox's own task is: `serve_sandbox` enters `within(STATE)` blocks, and the
+innermost one counts.
 """
 
 from __future__ import annotations
@@ -114,8 +114,7 @@ def end_of_machine(shutdown_reason: str | None, returncode: int, console_tail: s
     """Tell how a machine ended, from QEMU's SHUTDOWN reason and its exit status.
 
     QEMU exits with 0 on power-off, reboot and panic alike, so the reason decides. `asked` is what we had asked for by
-    then, if
-    anything. The console is written by the guest: it names a panic for people and decides nothing else.
+    then, if anything. The console is written by the guest: it names a panic for people and decides nothing else.
     """
     if asked in (EndReason.KILLED, EndReason.CANCELLED, EndReason.PARENT_GONE) and returncode < 0:
         return End(asked, returncode, console_tail)

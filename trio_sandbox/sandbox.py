@@ -1,53 +1,41 @@
 """`serve_sandbox`, the one function that is a sandbox, and `open_sandbox`, which runs it in the caller's task tree.
 
-Read `serve_sandbox` from the outside in: name, disks, VMM, agent stream, ready. Leaving a block is the shutdown step of
-what it
-entered, and the services make the order of death the order of indentation, whatever began it: the end of the block, a
-request, an outside cancel or a
-crash. Nothing has a name on disk, so nothing is left when all of it is killed at once.
+Read `serve_sandbox` from the outside in: name, disks, VMM, agent stream, ready. Leaving a block is the shutdown step
+of what it entered, and the services make the order of death the order of indentation, whatever began it: the end of
+the block, a request, an outside cancel or a crash. Nothing has a name on disk, so nothing is left when all of it is
+killed at once.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
 import trio
 
-from trio_sandbox.binaries import host_program_path
 from trio_sandbox.client.sandbox import Sandbox
 from trio_sandbox.config import DEFAULT_PATH, SandboxConfig
 from trio_sandbox.errors import (
-    BootError,
     RemoteProtocolError,
     SandboxCrashedError,
     SandboxError,
     SandboxNotRunningError,
 )
 from trio_sandbox.home import Home
-from trio_sandbox.host.ready import HostAssets, host_assets
+from trio_sandbox.host.ready import host_assets
 from trio_sandbox.image.rootfs import ImageConfig, RootFilesystem, prepare_rootfs
-from trio_sandbox.image.upper import create_upper
 from trio_sandbox.lifecycle import CRASHES, End, EndReason, Lifecycle, State, end_of_machine
+from trio_sandbox.machine import EXIT_TIMEOUT, MachinePlan, closing_descriptor, serve_machine
 from trio_sandbox.names import reserved_name
-from trio_sandbox.relay.frames import PROTOCOL_VERSION, FrameType
-from trio_sandbox.relay.link import AgentLink, LinkLost, Session
-from trio_sandbox.relay.messages import BootFailed, Configure, Exec, Hello, Shutdown
+from trio_sandbox.relay.link import AgentLink, Session
+from trio_sandbox.relay.messages import Exec, Shutdown
 from trio_sandbox.service import service, wait_any
-from trio_sandbox.vm.command import Disk, MachineSpec
-from trio_sandbox.vm.supervise import POWER_OFF_TIMEOUT, Machine, Sockets, supervise_vmm
-
-SIGN_TIMEOUT = 20.0
-"""Seconds for the guest's first sign. A cold boot under software emulation takes 2.5 s; one that hangs never ends."""
-EXIT_TIMEOUT = 5.0
-"""Seconds that an agent stream which closed waits for the VMM to end too, before the agent alone counts as lost."""
-ENTROPY_SIZE = 64
+from trio_sandbox.vm.supervise import POWER_OFF_TIMEOUT, Machine
 
 
 @attrs.define(eq=False)
@@ -191,15 +179,11 @@ async def serve_sandbox(
         rootfs = await prepare_rootfs(config.image, home)
         runtime.image = rootfs.config
         mark("image")
-        with (
-            _opened(os.open(rootfs.path, os.O_RDONLY | os.O_CLOEXEC)) as base,
-            _opened(await create_upper(home)) as upper,
-        ):
-            mark("disks")
+        with closing_descriptor(os.open(rootfs.path, os.O_RDONLY | os.O_CLOEXEC)) as base:
+            plan = MachinePlan(config, home, assets, rootfs, base, mark)
             try:
-                async with _booted_machine(runtime, assets, (base, upper)) as (machine, link):
-                    mark("hello")
-                    await _configure(config, machine, link)
+                async with service(serve_machine, plan, name="machine") as (machine, link):
+                    runtime.machine, runtime.link = machine, link
                     mark("ready")
                     with runtime.lifecycle.within(State.RUNNING):
                         task_status.started(runtime)
@@ -222,80 +206,6 @@ def _stopwatch(timings: dict[str, float]) -> Callable[[str], None]:
     return lambda stage: timings.__setitem__(stage, time.perf_counter() - start)
 
 
-@contextmanager
-def _opened(descriptor: int) -> Iterator[int]:
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@asynccontextmanager
-async def _booted_machine(
-    runtime: Runtime, assets: HostAssets, disks: tuple[int, int]
-) -> AsyncIterator[tuple[Machine, AgentLink]]:
-    """The VMM beneath, the agent stream on it."""
-    config = runtime.config
-    base, upper = Disk("base", disks[0], readonly=True), Disk("upper", disks[1], readonly=False)
-
-    def build(sockets: Sockets) -> MachineSpec:
-        return MachineSpec(
-            qemu=assets.qemu,
-            kernel=assets.kernel.image,
-            initramfs=assets.initramfs,
-            acceleration=assets.acceleration.name,
-            tsc_khz=assets.acceleration.tsc_khz,
-            cpus=config.cpus,
-            memory_mib=config.memory,
-            console=sockets.console,
-            monitor=sockets.monitor,
-            agent=sockets.agent,
-            disks=(base, upper),
-            name=config.name,
-            arch=os.uname().machine,
-        )
-
-    sign_timeout = min(SIGN_TIMEOUT, config.boot_timeout / 2)
-    async with service(supervise_vmm, build, host_program_path(), None, sign_timeout) as machine:
-        runtime.machine = machine
-        link = AgentLink(machine.agent)
-        async with service(link.serve, name="agent link"):
-            runtime.link = link
-            yield machine, link
-
-
-async def _configure(config: SandboxConfig, machine: Machine, link: AgentLink) -> None:
-    """Say who the machine is and wait until its root is mounted. Raises BootError, RemoteProtocolError."""
-    try:
-        with trio.fail_after(config.boot_timeout):
-            hello = (await link.machine_message(FrameType.HELLO)).message
-            assert isinstance(hello, Hello)
-            if PROTOCOL_VERSION not in hello.versions:
-                raise BootError("agent", f"the agent speaks versions {hello.versions}, this host {PROTOCOL_VERSION}")
-            link.send(_identity(config))
-            answer = (await link.machine_message(FrameType.READY, FrameType.BOOT_FAILED)).message
-    except trio.TooSlowError:
-        raise BootError("agent", f"not ready within {config.boot_timeout:g} s", machine.console.tail()) from None
-    except LinkLost:
-        with trio.move_on_after(EXIT_TIMEOUT, shield=True):
-            await machine.exited.wait()
-        raise BootError("agent", "the machine ended before it was ready", machine.console.tail()) from None
-    if isinstance(answer, BootFailed):
-        raise BootError(answer.stage, f"{answer.message} ({os.strerror(answer.errno)})", machine.console.tail())
-
-
-def _identity(config: SandboxConfig) -> Configure:
-    return Configure(
-        version=PROTOCOL_VERSION,
-        time_ns=time.time_ns(),
-        entropy=secrets.token_bytes(ENTROPY_SIZE),
-        hostname=config.effective_hostname,
-        machine_id=secrets.token_hex(16),
-        base="base",
-        upper="upper",
-    )
-
-
 async def _hosted(config: SandboxConfig, home: Home, *, task_status: trio.TaskStatus[Runtime]) -> None:
     """A sandbox in somebody's block: when it ends as it was asked to, the block goes on with a handle that says so."""
     await serve_sandbox(config, home, task_status=task_status)
@@ -313,13 +223,10 @@ async def open_sandbox(name: str, *, home: Home | None = None, **options: Any) -
     boot_timeout: seconds to the ready state (60). home: the data folder (`Home.default()`).
 
     Entering raises InvalidConfigError (all problems at once), UnsupportedError for a documented option that is not
-    built yet,
-    SandboxAlreadyExistsError, HostNotReadyError, ImageError, StorageError or BootError; nothing is left then. When the
-    machine crashes,
-    the block is cancelled and SandboxCrashedError leaves it. A lone failure leaves bare; a failure of the block and one
-    of the sandbox together
-    leave as an ExceptionGroup. Leaving the block, in whatever way, kills the machine and removes all of it before it
-    returns.
+    built yet, SandboxAlreadyExistsError, HostNotReadyError, ImageError, StorageError or BootError; nothing is left
+    then. When the machine crashes, the block is cancelled and SandboxCrashedError leaves it. A lone failure leaves
+    bare; a failure of the block and one of the sandbox together leave as an ExceptionGroup. Leaving the block, in
+    whatever way, kills the machine and removes all of it before it returns.
     """
     config = SandboxConfig.from_options(name, options)
     async with service(_hosted, config, home or Home.default(), name=f"sandbox {name}") as runtime:

@@ -1,10 +1,9 @@
 """`service()`: a task that runs beneath a block, outlives the block's own clean-up, and ends with it.
 
-Plain nesting of nurseries does not order a shutdown: a cancel from outside reaches every depth in the same tick, so the
-VMM would be
-killed while the relay above it still says goodbye. A service is shielded from the moment it reports `started()`, and
-only the end
-of its block cancels it. So the order of death is the order of indentation, whatever began it.
+Plain nesting of nurseries does not order a shutdown: a cancel from outside reaches every depth in the same tick, so
+the VMM would be killed while the relay above it still says goodbye. A service is shielded from the moment it reports
+`started()`, and only the end of its block cancels it. So the order of death is the order of indentation, whatever
+began it.
 
 What leaves the block: the body's exception bare, or the service's bare, or both in one group. Never a group of one.
 """
@@ -82,11 +81,9 @@ async def service(
     """Run `function(*args, task_status=…)` beneath the block; the value is what it passed to `started()`.
 
     An error before `started()` is raised bare on entering. Afterwards: a service that fails or returns cancels the
-    body, and its error (or
-    ServiceEnded) is raised when the body has left. Cancellation: while starting, the service is cancelled too; later,
-    the
-    body is, and the service only when the body has left. The service must bound its own clean-up (`move_on_after(…,
-    shield=True)`).
+    body, and its error (or ServiceEnded) is raised when the body has left. Cancellation: while starting, the service
+    is cancelled too; later, the body is, and the service only when the body has left. The service must bound its own
+    clean-up (`move_on_after(…, shield=True)`).
     """
     run = _Run(name or str(getattr(function, "__name__", "service")))
     failure: BaseException | None = None

@@ -147,7 +147,7 @@ async def test_one_image_in_every_wrapping_is_one_root(
     write_layout(home.images / "local" / "demo", packed)
     (tmp_path / "oci.tar").write_bytes(archive_bytes(layout_files(packed)))
     (tmp_path / "docker.tar").write_bytes(archive_bytes(docker_files(plain)))
-    images = [layout, "local/demo", tmp_path / "oci.tar", tmp_path / "docker.tar"]
+    images: list[str | Path] = [layout, "local/demo", tmp_path / "oci.tar", tmp_path / "docker.tar"]
     assert len({(await prepare_rootfs(image, home)).path for image in images}) == 1
     assert len(packings.read_text().splitlines()) == 1
 

@@ -148,7 +148,7 @@ def test_tags(tmp_path: Path) -> None:
 
 
 def test_configuration(tmp_path: Path) -> None:
-    config = {
+    config: dict[str, Any] = {
         "Env": ["A=1"],
         "Entrypoint": ["/run"],
         "Cmd": None,

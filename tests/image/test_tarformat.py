@@ -88,7 +88,7 @@ def test_sparse_files_of_gnu_tar(tmp_path: Path, options: list[str], regions: in
             out.seek(number * 300_000 + 100_000)
             out.write(b"%08d" % number * 1000)
         out.truncate(regions * 300_000 + 200_000)
-    argv = ["tar", "-C", tmp_path, "--sparse", *options, "-cf", "-", "sparse"]
+    argv = ["tar", "-C", str(tmp_path), "--sparse", *options, "-cf", "-", "sparse"]
     data = subprocess.run(argv, capture_output=True, check=True).stdout
     assert len(data) < file.stat().st_size / 4
     (entry,) = read(data)

@@ -50,8 +50,8 @@ def run(
     """Run COMMAND in a fresh sandbox of IMAGE and return its exit code.
 
     Output is passed on as it comes and standard input is passed in. 127: the command was not found; 126: it cannot be
-    executed;
-    128+n: signal n ended it; 125: the sandbox itself failed. Ctrl-C ends the sandbox and leaves nothing behind.
+    executed; 128+n: signal n ended it; 125: the sandbox itself failed. Ctrl-C ends the sandbox and leaves nothing
+    behind.
     """
     options = {
         "image": image,

@@ -1,8 +1,7 @@
 """Programs in the guest: the handle of one, its events, and its collected output. anyio only.
 
 A handle owns no task. Whoever awaits `recv`, `wait` or `collect` moves the program along; output that nobody takes
-stops the program
-when its 256 KiB of credit are used up, and stops nothing else.
+stops the program when its 256 KiB of credit are used up, and stops nothing else.
 """
 
 from __future__ import annotations
@@ -71,8 +70,7 @@ class ExecEventType(enum.StrEnum):
 @attrs.frozen
 class ExecEvent:
     """STARTED has `pid`; STDOUT and STDERR `data`; EXITED `code` and, when a signal ended it, `signal`; FAILED and
-    STDIN_ERROR
-    a message in `data` and the guest's errno in `code`."""
+    STDIN_ERROR a message in `data` and the guest's errno in `code`."""
 
     event_type: ExecEventType
     pid: int | None = None

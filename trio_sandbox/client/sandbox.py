@@ -40,14 +40,12 @@ class Sandbox:
     ) -> ExecOutput:
         """Run a command to its end and return its output; a non-zero exit is not an error.
 
-        cmd is literal: no shell, but PATH is searched when it has no slash. cwd and user default to the sandbox's, else
-        the image's, else "/" and
-        root. env is added to the sandbox's. timeout: seconds after which the guest kills it with all that it started.
-        stdin: None is /dev/null. All output is kept in memory: use `exec_stream` for much.
-        Raises ExecFailedError, ExecTimeoutError, SandboxCrashedError, SandboxNotRunningError; TypeError and ValueError
-        for wrong
-        arguments. Cancellation: the program and its children are killed, and the guest's confirmation is awaited for up
-        to 5 s.
+        cmd is literal: no shell, but PATH is searched when it has no slash. cwd and user default to the sandbox's,
+        else the image's, else "/" and root. env is added to the sandbox's. timeout: seconds after which the guest
+        kills it with all that it started.
+        stdin: None is /dev/null. All output is kept in memory: use `exec_stream` for much. Raises ExecFailedError,
+        ExecTimeoutError, SandboxCrashedError, SandboxNotRunningError; TypeError and ValueError for wrong arguments.
+        Cancellation: the program and its children are killed, and the guest's confirmation is awaited for up to 5 s.
         """
         handle = await self.exec_stream(
             cmd, args, cwd=cwd, user=user, env=env, timeout=timeout, stdin=stdin, tty=tty, rlimits=rlimits

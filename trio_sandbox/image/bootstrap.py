@@ -37,6 +37,9 @@ SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 EPOCH = 1_735_689_600
 """Start of 2025. No file of the image is younger: the same packages make the same bytes."""
 
+TMPFS = Path("/mnt")
+"""Where the tmpfs is mounted, for the build alone: every host has it, and it hides nothing that the build needs."""
+
 TMPFS_NEEDS_BYTES = 1 << 30
 """Memory that must be free for the tmpfs to be used; the build takes less than half of it."""
 
@@ -45,7 +48,7 @@ TERMINATE_SECONDS = 10
 
 # The host's name and resolver are its own business, and the guest agent sets the guest's.
 _FORGET_HOST = 'rm -f "$1/etc/hostname" "$1/etc/resolv.conf"'
-_IN_NAMESPACE = 'mount -t tmpfs -o mode=1777 tmpfs /tmp && cd / && exec "$@"'
+_IN_NAMESPACE = f'mount -t tmpfs -o mode=1777 tmpfs {TMPFS} && cd / && exec "$@"'
 _NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 _MAPPING = ("--map-root-user", "--map-auto")
 
@@ -130,7 +133,7 @@ async def _run(
         "HOME": "/",
         "DEBIAN_FRONTEND": "noninteractive",
         "SOURCE_DATE_EPOCH": str(EPOCH),
-        "TMPDIR": str(place.folder or "/tmp"),
+        "TMPDIR": str(place.folder or TMPFS),
         **sources.environment,
     }
     process = subprocess.Popen(  # noqa: ASYNC220
@@ -143,10 +146,10 @@ async def _run(
         with suppress(BrokenPipeError), process.stdin:
             process.stdin.write(("\n".join(sources.lines) + "\n").encode())
         said = await _follow(process.stderr.fileno(), report)
-        await _wait(process)
+        await _exited(process)
     finally:
-        await _end(process, gently=place.folder is not None)
-        process.stderr.close()
+        with process.stderr:
+            await _end(process, gently=place.folder is not None)
     if process.returncode:
         if os.strerror(errno.ENOSPC) in said:
             folder = str(place.folder or _folder_of(target))
@@ -175,24 +178,22 @@ async def _follow(descriptor: int, report: Callable[[str], None]) -> str:
     return said.decode(errors="replace")
 
 
-async def _wait(process: subprocess.Popen[bytes]) -> None:
-    """Wait for the exit by a pidfd, in this thread."""
+async def _exited(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the exit by a pidfd, in this thread. The process is not reaped yet, so its id stays its own."""
     pidfd = os.pidfd_open(process.pid)
     try:
         await trio.lowlevel.wait_readable(pidfd)
     finally:
         os.close(pidfd)
-    process.wait()
 
 
 async def _end(process: subprocess.Popen[bytes], *, gently: bool) -> None:
-    """Make sure that the process is gone: nothing to do after a normal end."""
-    if process.poll() is not None:
-        return
+    """Make sure that the process and what it started are gone, and reap it."""
     with trio.CancelScope(shield=True):
         if gently:
-            process.send_signal(signal.SIGTERM)
+            os.kill(process.pid, signal.SIGTERM)  # Popen.send_signal might reap it
             with trio.move_on_after(TERMINATE_SECONDS):
-                await _wait(process)
-        process.kill()
-        await _wait(process)
+                await _exited(process)
+        os.killpg(process.pid, signal.SIGKILL)
+        await _exited(process)
+        process.wait()

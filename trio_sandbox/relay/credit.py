@@ -1,9 +1,8 @@
 """Credit windows: how many bulk bytes may still be sent, and when to give some back. Sans-IO.
 
 The receiver of a stream starts the sender off with a whole window and returns credit as its consumer takes bytes, in
-lots: a
-lot is a quarter of the window, so that a busy stream costs one CREDIT frame for each 64 KiB and never runs dry for want
-of one.
+lots: a lot is a quarter of the window, so that a busy stream costs one CREDIT frame for each 64 KiB and never runs
+dry for want of one.
 
 Invariant 1: 0 <= credit <= WINDOW. Invariant 2: bytes received and not yet returned never exceed WINDOW.
 """

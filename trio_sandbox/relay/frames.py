@@ -46,6 +46,7 @@ class FrameType(enum.IntEnum):
     GOODBYE = 0x08
     CLOCK = 0x09
     CLIENT_GONE = 0x0A
+    IDENTIFY = 0x0B
     ERROR = 0x0F
     EXEC = 0x10
     STARTED = 0x11
@@ -102,6 +103,7 @@ RULES: dict[FrameType, FrameRule] = {
     FrameType.GOODBYE: FrameRule(_GUEST, Scope.MACHINE),
     FrameType.CLOCK: FrameRule(_HOST, Scope.MACHINE),
     FrameType.CLIENT_GONE: FrameRule(_HOST, Scope.MACHINE),
+    FrameType.IDENTIFY: FrameRule(_HOST, Scope.MACHINE),
     FrameType.ERROR: FrameRule(_GUEST, Scope.EITHER),
     FrameType.EXEC: FrameRule(_HOST, Scope.SESSION, flags=Flag.MORE),
     FrameType.STARTED: FrameRule(_GUEST, Scope.SESSION),

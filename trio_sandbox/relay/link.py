@@ -1,10 +1,9 @@
 """The agent stream on Trio: one reader task, one writer task, and the sessions that others use it through.
 
 Runs in: the task of `service(link.serve)`, with the writer beneath it. Owns: the agent stream. Ends when: its block
-ends; a stream
-that closes only sets `lost`, because why it closed is for the VMM's supervisor to say. Raises RemoteProtocolError for
-wrong bytes.
-Cancellation: no frame is half delivered; one that is half sent was the stream's last.
+ends; a stream that closes only sets `lost`, because why it closed is for the VMM's supervisor to say. Raises
+RemoteProtocolError for wrong bytes. Cancellation: no frame is half delivered; one that is half sent was the stream's
+last.
 
 The reader never waits for a consumer: credit bounds what can arrive for each session, so it is only put where its owner
 finds it.
@@ -23,6 +22,7 @@ from trio_sandbox.errors import RemoteProtocolError
 from trio_sandbox.relay.frames import FrameType, Role
 from trio_sandbox.relay.messages import ErrorReport, Exec, Message, Signal
 from trio_sandbox.relay.mux import DataReceived, Event, MessageReceived, Mux, PingReceived, WindowOpened
+from trio_sandbox.relay.states import SideState
 from trio_sandbox.service import service
 
 log = logging.getLogger("trio_sandbox.relay")
@@ -38,9 +38,10 @@ class LinkLost(Exception):
 class AgentLink:
     """The host's end of one agent stream."""
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+    def __init__(self, stream: trio.abc.Stream, *, greeted: bool = False) -> None:
+        """greeted: the agent has said HELLO to another host before it was cloned."""
         self._stream = stream
-        self._mux = Mux(Role.HOST)
+        self._mux = Mux(Role.HOST, SideState.CONFIGURING if greeted else SideState.GREETING)
         self._ids = itertools.count(1)
         self._sessions: dict[int, Session] = {}
         self._machine: dict[FrameType, MessageReceived] = {}
@@ -57,9 +58,8 @@ class AgentLink:
                 await self._read()
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
-            finally:
-                self.lost.set()
-                self._arrived.unpark_all()
+            self.lost.set()
+            self._arrived.unpark_all()
             await trio.sleep_forever()
 
     async def _read(self) -> None:

@@ -32,6 +32,16 @@ class Configure:
     machine_id: str
     base: str
     upper: str
+    template: bool = False
+    warm: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class Identify:
+    time_ns: int
+    entropy: bytes = attrs.field(repr=False)
+    hostname: str
+    machine_id: str
 
 
 @attrs.frozen
@@ -114,6 +124,7 @@ class StdinClosed:
 Message = (
     Hello
     | Configure
+    | Identify
     | Ready
     | BootFailed
     | Shutdown
@@ -130,6 +141,7 @@ Message = (
 BODIES: dict[FrameType, type[Message]] = {
     FrameType.HELLO: Hello,
     FrameType.CONFIGURE: Configure,
+    FrameType.IDENTIFY: Identify,
     FrameType.READY: Ready,
     FrameType.BOOT_FAILED: BootFailed,
     FrameType.SHUTDOWN: Shutdown,

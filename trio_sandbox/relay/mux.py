@@ -2,10 +2,8 @@
 sides.
 
 Rule 1: a wrong call raises LocalProtocolError and changes nothing; wrong bytes raise RemoteProtocolError and the side
-is in
-ERROR for good. No other exception leaves this file. Rule 2: nothing here waits. `data_to_send` says what to write;
-control frames go before
-bulk, and bulk is taken from the sessions in turn.
+is in ERROR for good. No other exception leaves this file. Rule 2: nothing here waits. `data_to_send` says what to
+write; control frames go before bulk, and bulk is taken from the sessions in turn.
 
 Invariant 1: a closed session's id is never opened again. Invariant 2: bytes buffered for a session never exceed its
 window (credit.py).
@@ -101,11 +99,14 @@ class _Session:
 
 
 class Mux:
-    """One end of the agent stream. Not for two threads at once."""
+    """One end of the agent stream. Not for two threads at once.
 
-    def __init__(self, role: Role) -> None:
+    state: CONFIGURING for the stream of a clone, whose agent has said HELLO to another host.
+    """
+
+    def __init__(self, role: Role, state: SideState = SideState.GREETING) -> None:
         self.role = role
-        self.state = SideState.GREETING
+        self.state = state
         self._reader = FrameReader(role.peer)
         self._sessions: dict[int, _Session] = {}
         self._highest = 0

@@ -1,8 +1,7 @@
 """The states of a session and of a side, as tables. Sans-IO.
 
-Rule 1: every transition is in a table of this file. Rule 2: this file does not know which side we are. What is not in a
-table is
-a protocol error of whoever caused it.
+Rule 1: every transition is in a table of this file. Rule 2: this file does not know which side we are. What is not in
+a table is a protocol error of whoever caused it.
 """
 
 from __future__ import annotations
@@ -60,6 +59,7 @@ _MACHINE_CHATTER = (FrameType.PING, FrameType.PONG, FrameType.CLOCK, FrameType.C
 SIDE_TRANSITIONS: dict[tuple[SideState, FrameType], SideState] = {
     (SideState.GREETING, FrameType.HELLO): SideState.CONFIGURING,
     (SideState.CONFIGURING, FrameType.CONFIGURE): SideState.CONFIGURING,
+    (SideState.CONFIGURING, FrameType.IDENTIFY): SideState.CONFIGURING,  # a clone of a ready template
     (SideState.CONFIGURING, FrameType.READY): SideState.OPEN,
     (SideState.CONFIGURING, FrameType.BOOT_FAILED): SideState.CLOSED,
     (SideState.CONFIGURING, FrameType.ERROR): SideState.CONFIGURING,

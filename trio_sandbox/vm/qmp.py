@@ -147,9 +147,8 @@ class QmpClient:
         """Make a QEMU that was started with `-incoming defer` go on from the device state in descriptor `state`.
 
         The whole script is sent before the first answer is awaited, so that QEMU finds it when it first looks. Memory
-        stays where it
-        is (x-ignore-shared), and the state comes by descriptor, which the system call filter allows. Raises QmpError,
-        QmpClosed.
+        stays where it is (x-ignore-shared), and the state comes by descriptor, which the system call filter allows.
+        Raises QmpError, QmpClosed.
         """
         script = [
             await self._request("migrate-set-capabilities", IGNORE_SHARED),

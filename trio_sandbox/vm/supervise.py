@@ -1,10 +1,9 @@
 """One VMM process from its start to its reaped end.
 
 Runs in: the task that `service(supervise_vmm, …)` starts. Owns: the QEMU process, its console, monitor and agent
-sockets.
-Ends when: its block ends, and not before: after QEMU's exit it stays to own the evidence. Cancellation: QEMU is killed
-and
-reaped before the cancellation goes on; a graceful end is what the block above asks for with `Machine.grace`.
+sockets. Ends when: its block ends, and not before: after QEMU's exit it stays to own the evidence. Cancellation: QEMU
+is killed and reaped before the cancellation goes on; a graceful end is what the block above asks for with
+`Machine.grace`.
 
 QEMU is started with Popen from Trio's own thread, never with trio.run_process: that calls Popen in a worker thread, and
 PR_SET_PDEATHSIG fires when the *thread* that forked exits, which Trio's idle workers do after ten seconds.
@@ -29,7 +28,7 @@ from trio_sandbox.errors import BootError, HostNotReadyError
 from trio_sandbox.service import service, wait_any
 from trio_sandbox.vm.command import MachineSpec, qemu_argv
 from trio_sandbox.vm.console import ConsoleLog, drain
-from trio_sandbox.vm.qmp import QmpClient
+from trio_sandbox.vm.qmp import QmpClient, QmpClosed
 
 log = logging.getLogger("trio_sandbox.vm")
 
@@ -80,6 +79,7 @@ class Machine:
     qmp: QmpClient
     console: ConsoleLog
     stderr: ConsoleLog
+    restore: int | None = None
     grace: float = 0.0
     exited: trio.Event = attrs.Factory(trio.Event)
     exit: MachineExit | None = None
@@ -136,10 +136,8 @@ async def supervise_vmm(
     its way.
 
     build: makes the machine's spec from its socket descriptors; called once for each try. launcher: the host program
-    that ties
-    QEMU's life to ours. kernel_log: descriptor that gets the console, or None. sign_timeout: seconds for the first
-    sign; a machine
-    that gives none is killed and started once more. Raises BootError, HostNotReadyError.
+    that ties QEMU's life to ours. kernel_log: descriptor that gets the console, or None. sign_timeout: seconds for
+    the first sign; a machine that gives none is killed and started once more. Raises BootError, HostNotReadyError.
     """
     try:
         await _run_vmm(build, launcher, kernel_log, sign_timeout, task_status)
@@ -172,7 +170,7 @@ async def _run_vmm(
             service(machine.qmp.serve, name="qmp"),
         ):
             try:
-                await _first_sign(machine, sign_timeout)
+                await (_first_sign if machine.restore is None else _restored)(machine, sign_timeout)
                 task_status.started(machine)
                 await machine.wait_process()
             finally:
@@ -183,15 +181,37 @@ async def _run_vmm(
 
 
 async def _first_sign(machine: Machine, sign_timeout: float) -> None:
-    agent = machine.agent.socket
     with trio.move_on_after(sign_timeout):
-        await wait_any(machine.wait_process, partial(trio.lowlevel.wait_readable, agent))
+        await wait_any(machine.wait_process, partial(_spoken, machine.agent))
         if machine.process.poll() is None:
             return
         await _last_words(machine)
         said = machine.stderr.tail().strip() or f"exit status {machine.process.returncode}"
         raise BootError("spawn", f"the VMM ended at once: {said}", machine.console.tail())
     raise _NoSign(machine.console.tail())
+
+
+async def _spoken(agent: trio.SocketStream) -> None:
+    """Wait until there is something to read, and leave it there. An end of the stream is no word: that is QEMU leaving."""
+    try:
+        if await agent.socket.recv(1, socket.MSG_PEEK):
+            return
+    except ConnectionResetError:
+        pass
+    await trio.sleep_forever()
+
+
+async def _restored(machine: Machine, timeout: float) -> None:  # noqa: ASYNC109 - raises an error of its own
+    """Make a clone go on from its device state. There is no second try: whoever asked can boot instead."""
+    assert machine.restore is not None
+    with trio.move_on_after(timeout):
+        try:
+            await machine.qmp.restore(machine.restore)
+        except QmpClosed as error:
+            await _last_words(machine)
+            raise BootError("restore", machine.stderr.tail().strip() or str(error), machine.console.tail()) from error
+        return
+    raise BootError("restore", f"not restored within {timeout:g} s", machine.console.tail())
 
 
 async def _last_words(machine: Machine) -> None:
@@ -224,7 +244,9 @@ def _started_process(
         for end in far:
             end.close()
         console, monitor, agent, stderr = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in near)
-        machine = Machine(process, pidfd, agent, QmpClient(monitor), ConsoleLog(kernel_log), ConsoleLog(None))
+        machine = Machine(
+            process, pidfd, agent, QmpClient(monitor), ConsoleLog(kernel_log), ConsoleLog(None), restore=spec.restore
+        )
         yield machine, console, stderr
     finally:
         for end in (*near, *far):

@@ -1,15 +1,13 @@
 """Warm templates on disk: the memory and device state of a machine that has booted, for clones to start from.
 
-A template is a few files of one key: `KEY.ram` (the guest's memory, mapped private by every clone), `KEY.state` (QEMU's
-device
-state), for a ready template `KEY.upper` (the writable disk as the guest remembers it), and `KEY.json`, which is written
-last and makes the others count. All are made without a name and linked in when they are whole, so a builder that is
-killed leaves at most files
-that no JSON names; the next builder removes those.
+A template is a few files of one key: `KEY.ram` (the guest's memory, mapped private by every clone), `KEY.state`
+(QEMU's device state), for a ready template `KEY.upper` (the writable disk as the guest remembers it), and `KEY.json`,
+which is written last and makes the others count. All are made without a name and linked in when they are whole, so a
+builder that is killed leaves at most files that no JSON names; the next builder removes those.
 
 A template is used only by the start of the host's kernel that made it: its files are never synced to disk, so that
-after a power
-cut there is no telling what they hold. It is believed only while its files are what the JSON says they were.
+after a power cut there is no telling what they hold. It is believed only while its files are what the JSON says they
+were.
 """
 
 from __future__ import annotations

@@ -1,0 +1,299 @@
+"""Machines that are ready to run programs: booted cold, or cloned from a warm template. Both give the same sandbox.
+
+`serve_machine` owns one machine and its agent link. A warm start that fails for whatever reason discards its template
+and falls back to a cold boot; a template is an optimisation and never a requirement.
+
+A template is the memory and device state of a machine that has booted, mounted its root and read what a first program
+needs. It never ran a program and has no identity; each clone gets the wall clock, fresh entropy, a host name and a
+machine id before anything else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import attrs
+import trio
+
+from trio_sandbox.binaries import host_program_path
+from trio_sandbox.config import SandboxConfig
+from trio_sandbox.errors import BootError, ProtocolError, SandboxError, StorageError
+from trio_sandbox.files import anonymous_file, copy_sparse, storage_errors
+from trio_sandbox.home import Home
+from trio_sandbox.host.facts import identity
+from trio_sandbox.host.ready import HostAssets
+from trio_sandbox.image.rootfs import RootFilesystem
+from trio_sandbox.image.upper import create_upper
+from trio_sandbox.locks import exclusively
+from trio_sandbox.relay.frames import PROTOCOL_VERSION, FrameType
+from trio_sandbox.relay.link import AgentLink, LinkLost
+from trio_sandbox.relay.messages import BootFailed, Configure, Hello, Identify
+from trio_sandbox.service import service
+from trio_sandbox.vm.command import Disk, MachineSpec, Memory, qemu_argv
+from trio_sandbox.vm.supervise import Machine, Sockets, supervise_vmm
+from trio_sandbox.vm.templates import OpenTemplate, TemplateStore
+
+log = logging.getLogger("trio_sandbox.machine")
+
+SIGN_TIMEOUT = 20.0
+"""Seconds for the guest's first sign. A cold boot under software emulation takes 2.5 s; one that hangs never ends."""
+EXIT_TIMEOUT = 5.0
+"""Seconds that an agent stream which closed waits for the VMM to end too, before the agent alone counts as lost."""
+CLONE_TIMEOUT = 5.0
+"""Seconds for a clone to be ready. 50 ms is usual; the cold path is never much slower than waiting longer."""
+ENTROPY_SIZE = 64
+UPPER_MIB = 4096
+
+WARM_FILES = (
+    *("/lib*/ld-*", "/lib/*/ld-*", "/usr/lib*/ld-*", "/lib/ld-musl-*", "/etc/ld.so.cache", "/etc/passwd", "/etc/group"),
+    *("/lib/*/libc.so.6", "/usr/lib64/libc.so.6", "/lib/*/libm.so.6", "/lib/*/libz.so.1", "/lib/*/libexpat.so.1"),
+    *("/bin/sh", "/bin/bash", "/bin/busybox", "/usr/bin/env", "/bin/cat", "/bin/true", "/bin/ls", "/bin/echo"),
+    *("/usr/bin/python3", "/usr/local/bin/python3", "/usr/local/lib/libpython3*", "/usr/lib/*/libpython3*"),
+    *("/usr/lib/python3*/__pycache__/*", "/usr/local/lib/python3*/__pycache__/*"),
+    *("/usr/lib/python3*/encodings/__pycache__/*", "/usr/local/lib/python3*/encodings/__pycache__/*"),
+)
+"""Files that a first program is likely to touch: loader, libraries, shells, Python and its start-up modules."""
+
+
+@attrs.frozen
+class MachinePlan:
+    """What every try to make one sandbox's machine has in common. `base` is the open root file system."""
+
+    config: SandboxConfig
+    home: Home
+    assets: HostAssets
+    rootfs: RootFilesystem
+    base: int
+    mark: Callable[[str], None] = attrs.field(default=lambda stage: None, eq=False)
+    """Called with the name of each stage as it is reached."""
+
+    def spec(
+        self, sockets: Sockets, upper: int, memory: Memory | None = None, restore: int | None = None
+    ) -> MachineSpec:
+        """The machine, on these sockets and with this writable disk."""
+        return MachineSpec(
+            qemu=self.assets.qemu,
+            kernel=self.assets.kernel.image,
+            initramfs=self.assets.initramfs,
+            acceleration=self.assets.acceleration.name,
+            tsc_khz=self.assets.acceleration.tsc_khz,
+            cpus=self.config.cpus,
+            memory_mib=self.config.memory,
+            console=sockets.console,
+            monitor=sockets.monitor,
+            agent=sockets.agent,
+            disks=(Disk("base", self.base, readonly=True), Disk("upper", upper, readonly=False)),
+            memory=memory,
+            restore=restore,
+            name=self.config.name,
+            arch=os.uname().machine,
+        )
+
+    @property
+    def template_key(self) -> str:
+        """A digest of all that a template depends on: everything that shapes the machine, and what is in it."""
+        fixed = attrs.evolve(self, config=attrs.evolve(self.config, name="template"), base=3)
+        argv = qemu_argv(fixed.spec(Sockets(0, 1, 2), 4, Memory(5, shared=True)))
+        depends_on = (
+            argv,
+            self.assets.qemu_version,
+            identity(self.assets.qemu),
+            identity(self.assets.kernel.image),
+            self.rootfs.chain_id,
+            UPPER_MIB,
+            WARM_FILES,
+        )
+        return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:40]
+
+
+async def serve_machine(
+    plan: MachinePlan, *, task_status: trio.TaskStatus[tuple[Machine, AgentLink]] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Make the machine of `plan` and own it. Reports `started((machine, link))` when programs can run in it.
+
+    Raises BootError, HostNotReadyError, StorageError, RemoteProtocolError. Cancellation: the machine is killed and
+    reaped.
+    """
+    if plan.config.warm:
+        async with _template(plan) as template:
+            if template is not None:
+                try:
+                    await _serve_clone(plan, template, task_status)
+                except _CloneFailed as failure:
+                    log.warning("a clone did not start (%s): its template is discarded", failure.__cause__)
+                    _store(plan.home).discard(template.key)
+    await _serve_cold(plan, task_status)
+
+
+class _CloneFailed(Exception):
+    """A warm start failed before it was ready; the reason is its cause."""
+
+
+async def _serve_cold(plan: MachinePlan, task_status: trio.TaskStatus[tuple[Machine, AgentLink]]) -> None:
+    with closing_descriptor(await create_upper(plan.home, UPPER_MIB)) as upper:
+        plan.mark("disks")
+        async with _booted(plan, lambda sockets: plan.spec(sockets, upper)) as (machine, link):
+            plan.mark("hello")
+            await _configure(plan.config, machine, link, _configuration(plan.config))
+            task_status.started((machine, link))
+            await trio.sleep_forever()
+
+
+@asynccontextmanager
+async def _booted(
+    plan: MachinePlan, build: Callable[[Sockets], MachineSpec]
+) -> AsyncIterator[tuple[Machine, AgentLink]]:
+    """A machine whose kernel boots, up to the agent's first sign."""
+    sign_timeout = min(SIGN_TIMEOUT, plan.config.boot_timeout / 2)
+    async with service(supervise_vmm, build, host_program_path(), None, sign_timeout) as machine:
+        link = AgentLink(machine.agent)
+        async with service(link.serve, name="agent link"):
+            yield machine, link
+
+
+async def _serve_clone(
+    plan: MachinePlan, template: OpenTemplate, task_status: trio.TaskStatus[tuple[Machine, AgentLink]]
+) -> None:
+    started = False
+    try:
+        assert template.upper is not None
+        with closing_descriptor(_copy(template.upper, plan.home)) as upper:
+            plan.mark("disks")
+            memory = Memory(template.ram, shared=False)
+            build = lambda sockets: plan.spec(sockets, upper, memory, template.state)  # noqa: E731 - a builder in passing
+            async with service(supervise_vmm, build, host_program_path(), None, CLONE_TIMEOUT) as machine:
+                plan.mark("restored")
+                link = AgentLink(machine.agent, greeted=True)
+                async with service(link.serve, name="agent link"):
+                    link.send(_identity(plan.config))
+                    with trio.fail_after(CLONE_TIMEOUT):
+                        await link.machine_message(FrameType.READY)
+                    started = True
+                    task_status.started((machine, link))
+                    await trio.sleep_forever()
+    except (SandboxError, LinkLost, trio.TooSlowError) as error:
+        if started or isinstance(error, StorageError):
+            raise
+        raise _CloneFailed from error
+
+
+async def _configure(config: SandboxConfig, machine: Machine, link: AgentLink, configuration: Configure) -> None:
+    """Say what the machine is and wait until its root is mounted. Raises BootError, RemoteProtocolError."""
+    try:
+        with trio.fail_after(config.boot_timeout):
+            hello = (await link.machine_message(FrameType.HELLO)).message
+            assert isinstance(hello, Hello)
+            if PROTOCOL_VERSION not in hello.versions:
+                raise BootError("agent", f"the agent speaks versions {hello.versions}, this host {PROTOCOL_VERSION}")
+            link.send(configuration)
+            answer = (await link.machine_message(FrameType.READY, FrameType.BOOT_FAILED)).message
+    except trio.TooSlowError:
+        raise BootError("agent", f"not ready within {config.boot_timeout:g} s", machine.console.tail()) from None
+    except LinkLost:
+        with trio.move_on_after(EXIT_TIMEOUT, shield=True):
+            await machine.exited.wait()
+        raise BootError("agent", "the machine ended before it was ready", machine.console.tail()) from None
+    if isinstance(answer, BootFailed):
+        raise BootError(answer.stage, f"{answer.message} ({os.strerror(answer.errno)})", machine.console.tail())
+
+
+def _identity(config: SandboxConfig) -> Identify:
+    return Identify(
+        time_ns=time.time_ns(),
+        entropy=secrets.token_bytes(ENTROPY_SIZE),
+        hostname=config.effective_hostname,
+        machine_id=secrets.token_hex(16),
+    )
+
+
+def _configuration(config: SandboxConfig, *, template: bool = False) -> Configure:
+    who = _identity(config)
+    return Configure(
+        version=PROTOCOL_VERSION,
+        time_ns=who.time_ns,
+        entropy=who.entropy,
+        hostname=who.hostname,
+        machine_id=who.machine_id,
+        base="base",
+        upper="upper",
+        template=template,
+        warm=WARM_FILES if template else (),
+    )
+
+
+# -- templates
+
+
+def _store(home: Home) -> TemplateStore:
+    return TemplateStore(home.folder("templates"))
+
+
+@asynccontextmanager
+async def _template(plan: MachinePlan) -> AsyncIterator[OpenTemplate | None]:
+    """The template for `plan`, made now if there is none; None when none can be made."""
+    store, key = _store(plan.home), plan.template_key
+    with store.opened(key) as known:
+        if known is not None:
+            yield known
+            return
+    try:
+        async with exclusively(plan.home, f"template {key}"):
+            with store.opened(key) as known:
+                if known is None:
+                    await build_template(plan, key)
+    except (SandboxError, LinkLost) as error:
+        log.warning("no warm template could be made, so this sandbox boots cold: %s", error)
+    plan.mark("template")
+    with store.opened(key) as made:
+        yield made
+
+
+async def build_template(plan: MachinePlan, key: str) -> None:
+    """Boot a machine, bring it to the ready state without an identity, and save it under `key`.
+
+    Raises what a boot raises, and StorageError. Cancellation: the machine is killed and nothing is left.
+    """
+    store, folder = _store(plan.home), plan.home.folder("templates")
+    plan = attrs.evolve(plan, config=attrs.evolve(plan.config, name="template"), mark=lambda stage: None)
+    with (
+        closing_descriptor(anonymous_file(folder)) as ram,
+        closing_descriptor(anonymous_file(folder)) as state,
+        closing_descriptor(await create_upper(plan.home, UPPER_MIB)) as upper,
+    ):
+        memory = Memory(ram, shared=True)
+        async with _booted(plan, lambda sockets: plan.spec(sockets, upper, memory)) as (machine, link):
+            await _configure(plan.config, machine, link, _configuration(plan.config, template=True))
+            await machine.qmp.save(state)
+        # QEMU is gone: its memory file and its disk are as the saved machine remembers them.
+        store.publish(key, {"ram": ram, "state": state, "upper": upper})
+        store.trim(keep=key)
+
+
+def _copy(upper: int, home: Home) -> int:
+    target = anonymous_file(home.scratch)
+    try:
+        with storage_errors(home.scratch):
+            copy_sparse(upper, target)
+    except BaseException:
+        os.close(target)
+        raise
+    return target
+
+
+@contextmanager
+def closing_descriptor(descriptor: int) -> Iterator[int]:
+    """The descriptor for the length of the block."""
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+__all__ = ["EXIT_TIMEOUT", "MachinePlan", "ProtocolError", "build_template", "closing_descriptor", "serve_machine"]
