@@ -25,15 +25,31 @@ class Figure:
         """The smallest and the largest value."""
         return min(self.values), max(self.values)
 
-    def row(self, baseline: Figure | None = None) -> str:
-        """One line of a table; the ratio is of medians."""
+    def row(self, baseline: Figure) -> str:
+        """One line of a Markdown table; the ratio is of medians."""
         low, high = self.spread
-        ratio = f"{self.median / baseline.median:8.3f}" if baseline is not None else ""
-        values = f"{self.median:9.1f} {self.unit:<4} [{low:.1f} – {high:.1f}] n={len(self.values):<3}"
-        return f"{self.name:<44} {values} {ratio}"
+        ratio = self.median / baseline.median
+        values = f"{self.median:.1f} {self.unit} | {low:.1f} – {high:.1f} | {len(self.values)}"
+        return f"| {self.name} | {values} | {ratio:.3f} |"
+
+
+class Samples:
+    """Values by name, in the order of their first appearance."""
+
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        self._values: dict[str, list[float]] = {}
+
+    def add(self, name: str, value: float) -> None:
+        """Take one value."""
+        self._values.setdefault(name, []).append(value)
+
+    def figures(self) -> list[Figure]:
+        """What was measured."""
+        return [Figure(name, self._unit, tuple(values)) for name, values in self._values.items()]
 
 
 def table(figures: Sequence[Figure], baseline: Figure) -> str:
-    """All figures, with their ratios to `baseline`."""
-    head = f"{'':<44} {'median':>9}      [min – max]        ratio to {baseline.name!r}"
-    return "\n".join([head, *(figure.row(None if figure is baseline else baseline) for figure in figures)])
+    """All figures as a Markdown table, with the ratios of their medians to the baseline's."""
+    head = f"| | median | min – max | n | ratio to *{baseline.name}* |\n|---|---|---|---|---|"
+    return "\n".join([head, *(figure.row(baseline) for figure in figures)])

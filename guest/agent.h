@@ -22,7 +22,8 @@ struct watch {
 };
 
 enum phase {
-    PHASE_WAITING, // for CONFIGURE
+    PHASE_WAITING,  // for CONFIGURE
+    PHASE_TEMPLATE, // mounted and warm, without an identity: for IDENTIFY
     PHASE_SERVING,
     PHASE_TERM,  // stopping: processes have had SIGTERM
     PHASE_KILL,  // stopping: they have had SIGKILL
@@ -30,7 +31,7 @@ enum phase {
     PHASE_DONE,
 };
 
-enum { TIMINGS_MAX = 12, SESSION_BUCKETS = 256 };
+enum { TIMINGS_MAX = 16, SESSION_BUCKETS = 256 };
 
 struct agent {
     bool is_init; // PID 1 of a sandbox; otherwise a test drives it on some host

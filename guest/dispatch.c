@@ -24,7 +24,18 @@ static void on_configure(struct agent *agent, const struct header *header, const
     else if (configure.version != WIRE_VERSION)
         agent_boot_failed(agent, "configure", 0, "the host chose a protocol version that was not offered");
     else
-        configure_and_serve(agent, &configure);
+        configure_machine(agent, &configure);
+}
+
+static void on_identify(struct agent *agent, const struct header *header, const uint8_t *body)
+{
+    struct identity identity;
+    if (!decode_identify(body, header->length, &identity))
+        bad_body(agent, header);
+    else if (agent->phase != PHASE_TEMPLATE)
+        agent_refuse(agent, header, "already_configured", "this machine knows who it is");
+    else
+        identify_machine(agent, &identity);
 }
 
 static void on_ping(struct agent *agent, const struct header *header, const uint8_t *body)
@@ -111,6 +122,9 @@ void dispatch(struct agent *agent, const struct header *header, const uint8_t *b
     switch (header->type) {
     case CONFIGURE:
         on_configure(agent, header, body);
+        break;
+    case IDENTIFY:
+        on_identify(agent, header, body);
         break;
     case PING:
         on_ping(agent, header, body);

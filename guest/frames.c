@@ -9,27 +9,17 @@ static const struct {
     uint8_t flags;
     uint8_t session;
 } rules[FRAME_TYPES] = {
-    [HELLO] = {TO_HOST, 0, SESSION_NEVER},
-    [CONFIGURE] = {TO_GUEST, 0, SESSION_NEVER},
-    [READY] = {TO_HOST, 0, SESSION_NEVER},
-    [BOOT_FAILED] = {TO_HOST, 0, SESSION_NEVER},
-    [PING] = {TO_GUEST, 0, SESSION_NEVER},
-    [PONG] = {TO_HOST, 0, SESSION_NEVER},
-    [SHUTDOWN] = {TO_GUEST, 0, SESSION_NEVER},
-    [GOODBYE] = {TO_HOST, 0, SESSION_NEVER},
-    [CLOCK] = {TO_GUEST, 0, SESSION_NEVER},
-    [CLIENT_GONE] = {TO_GUEST, 0, SESSION_NEVER},
-    [ERROR] = {TO_HOST, 0, SESSION_EITHER},
-    [EXEC] = {TO_GUEST, FLAG_MORE, SESSION_ALWAYS},
-    [STARTED] = {TO_HOST, 0, SESSION_ALWAYS},
-    [FAILED] = {TO_HOST, 0, SESSION_ALWAYS},
-    [STDIN] = {TO_GUEST, FLAG_END, SESSION_ALWAYS},
-    [STDOUT] = {TO_HOST, 0, SESSION_ALWAYS},
-    [STDERR] = {TO_HOST, 0, SESSION_ALWAYS},
-    [EXITED] = {TO_HOST, 0, SESSION_ALWAYS},
-    [SIGNAL] = {TO_GUEST, 0, SESSION_ALWAYS},
-    [KILL] = {TO_GUEST, 0, SESSION_ALWAYS},
-    [CREDIT] = {TO_GUEST | TO_HOST, 0, SESSION_ALWAYS},
+    [HELLO] = {TO_HOST, 0, SESSION_NEVER},          [CONFIGURE] = {TO_GUEST, 0, SESSION_NEVER},
+    [READY] = {TO_HOST, 0, SESSION_NEVER},          [BOOT_FAILED] = {TO_HOST, 0, SESSION_NEVER},
+    [PING] = {TO_GUEST, 0, SESSION_NEVER},          [PONG] = {TO_HOST, 0, SESSION_NEVER},
+    [SHUTDOWN] = {TO_GUEST, 0, SESSION_NEVER},      [GOODBYE] = {TO_HOST, 0, SESSION_NEVER},
+    [CLOCK] = {TO_GUEST, 0, SESSION_NEVER},         [CLIENT_GONE] = {TO_GUEST, 0, SESSION_NEVER},
+    [IDENTIFY] = {TO_GUEST, 0, SESSION_NEVER},      [ERROR] = {TO_HOST, 0, SESSION_EITHER},
+    [EXEC] = {TO_GUEST, FLAG_MORE, SESSION_ALWAYS}, [STARTED] = {TO_HOST, 0, SESSION_ALWAYS},
+    [FAILED] = {TO_HOST, 0, SESSION_ALWAYS},        [STDIN] = {TO_GUEST, FLAG_END, SESSION_ALWAYS},
+    [STDOUT] = {TO_HOST, 0, SESSION_ALWAYS},        [STDERR] = {TO_HOST, 0, SESSION_ALWAYS},
+    [EXITED] = {TO_HOST, 0, SESSION_ALWAYS},        [SIGNAL] = {TO_GUEST, 0, SESSION_ALWAYS},
+    [KILL] = {TO_GUEST, 0, SESSION_ALWAYS},         [CREDIT] = {TO_GUEST | TO_HOST, 0, SESSION_ALWAYS},
     [STDIN_CLOSED] = {TO_HOST, 0, SESSION_ALWAYS},
 };
 
@@ -105,6 +95,11 @@ uint8_t *parser_space(struct parser *parser, size_t *room)
 void parser_filled(struct parser *parser, size_t count)
 {
     parser->end += count;
+}
+
+bool parser_is_empty(const struct parser *parser)
+{
+    return parser->start == parser->end;
 }
 
 enum parsed parser_next(struct parser *parser, struct header *header, const uint8_t **body, enum frame_fault *fault)

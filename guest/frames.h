@@ -2,6 +2,8 @@
 #ifndef TRIO_SANDBOX_FRAMES_H
 #define TRIO_SANDBOX_FRAMES_H
 
+#include <stdbool.h>
+
 #include "wire.h"
 
 enum direction { TO_GUEST = 1, TO_HOST = 2 };
@@ -34,6 +36,9 @@ struct parser {
 // Where the next bytes go, and how many fit: never 0 once parser_next asked for more.
 uint8_t *parser_space(struct parser *parser, size_t *room);
 void parser_filled(struct parser *parser, size_t count);
+
+// Nothing of a further frame has come yet.
+bool parser_is_empty(const struct parser *parser);
 
 enum parsed { PARSED_FRAME, PARSED_PART, PARSED_FAULT };
 

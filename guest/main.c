@@ -16,6 +16,7 @@
 #include "cgroup.h"
 #include "clock.h"
 #include "dispatch.h"
+#include "identity.h"
 #include "input.h"
 #include "log.h"
 #include "output.h"
@@ -34,7 +35,7 @@ enum {
     READS = 64,  // of the port, before the other descriptors get their turn
     ROUNDS = 16, // of reading output and writing it to the port, likewise
     OPEN_FILES = 16384,
-    PORT_PATIENCE_MS = CONFIGURE_TIMEOUT_S * 1000,
+    PORT_PATIENCE_MS = SILENCE_MAX_S * 1000,
 };
 
 static struct agent agent; // all zero, so that its buffers take no room in the file
@@ -175,8 +176,8 @@ static void run(void)
         for (int i = 0; i < count; i++)
             handle(events[i].data.ptr, events[i].events);
         uint64_t now = clock_now();
-        if (agent.phase == PHASE_WAITING && now >= agent.deadline) {
-            log_error("no CONFIGURE within %d s", CONFIGURE_TIMEOUT_S);
+        if (agent.phase <= PHASE_TEMPLATE && now >= agent.deadline) {
+            log_error("no %s within %d s", agent.phase == PHASE_WAITING ? "CONFIGURE" : "IDENTIFY", SILENCE_MAX_S);
             agent_power_off(&agent, 1);
         }
         sessions_tick(&agent, now);
@@ -262,7 +263,8 @@ static void say_hello(void)
     agent.port_interest = EPOLLIN;
     if (!watch_open(&agent, &agent.port, EPOLLIN))
         agent_boot_failed(&agent, "agent", errno, "the port cannot be watched");
-    agent.deadline = agent.started + CONFIGURE_TIMEOUT_S * NS_PER_S;
+    // From now, not from the start: a clone of a machine that was slow to boot has the same time.
+    agent.deadline = clock_now() + SILENCE_MAX_S * NS_PER_S;
 }
 
 int main(int argc, char **argv)
@@ -282,6 +284,7 @@ int main(int argc, char **argv)
     say_hello();
     run(); // from READY on nothing in here may end the agent: errors reset a session, are logged, and that is all
 
+    identity_close_files();
     if (agent.is_init && !root_release())
         log_error("the disk is not read-only: %m");
     agent_send(&agent, GOODBYE, 0, 0, NULL);

@@ -49,7 +49,7 @@ static bool read_string(struct mp_reader *reader, char *copy, size_t least, size
     return true;
 }
 
-static void read_entropy(struct mp_reader *reader, struct configure *configure)
+static void read_entropy(struct mp_reader *reader, struct identity *identity)
 {
     struct mp_text bytes;
     if (!mp_read_bin(reader, &bytes))
@@ -58,8 +58,8 @@ static void read_entropy(struct mp_reader *reader, struct configure *configure)
         reader->failed = true;
         return;
     }
-    memcpy(configure->entropy, bytes.bytes, bytes.length);
-    configure->entropy_length = bytes.length;
+    memcpy(identity->entropy, bytes.bytes, bytes.length);
+    identity->entropy_length = bytes.length;
 }
 
 // The text goes into files of one line each, so nothing but letters, digits, '-', '.' and '_' is let through.
@@ -76,38 +76,86 @@ static bool is_hex(const char *text)
     return text[strspn(text, "0123456789abcdef")] == '\0';
 }
 
+// The keys that CONFIGURE and IDENTIFY have in common come first in both.
+enum { KEY_TIME, KEY_ENTROPY, KEY_HOSTNAME, KEY_MACHINE_ID, IDENTITY_KEYS };
+#define IDENTITY_NAMES "time_ns", "entropy", "hostname", "machine_id"
+
+static void read_identity(struct mp_reader *reader, int key, struct identity *identity)
+{
+    switch (key) {
+    case KEY_TIME:
+        mp_read_int(reader, 0, INT64_MAX, &identity->time_ns);
+        break;
+    case KEY_ENTROPY:
+        read_entropy(reader, identity);
+        break;
+    case KEY_HOSTNAME:
+        if (read_string(reader, identity->hostname, 1, HOSTNAME_MAX) && !is_name(identity->hostname))
+            reader->failed = true;
+        break;
+    default:
+        if (read_string(reader, identity->machine_id, MACHINE_ID_LENGTH, MACHINE_ID_LENGTH) &&
+            !is_hex(identity->machine_id))
+            reader->failed = true;
+    }
+}
+
+static void read_warm(struct mp_reader *reader, struct configure *configure)
+{
+    uint32_t count;
+    if (!mp_read_array(reader, &count))
+        return;
+    if (count > WARM_MAX)
+        reader->failed = true;
+    for (uint32_t i = 0; i < count && !reader->failed; i++) {
+        struct mp_text *pattern = &configure->warm[configure->warm_count++];
+        if (mp_read_str(reader, pattern) && (pattern->length > WARM_PATTERN_MAX || pattern->length == 0 ||
+                                             pattern->bytes[0] != '/' || memchr(pattern->bytes, 0, pattern->length)))
+            reader->failed = true;
+    }
+}
+
 bool decode_configure(const uint8_t *body, size_t length, struct configure *configure)
 {
-    static const char *const names[] = {"version", "time_ns", "entropy", "hostname", "machine_id", "base", "upper"};
+    enum { KEY_VERSION = IDENTITY_KEYS, KEY_BASE, KEY_UPPER, KEY_TEMPLATE, KEY_WARM, KEYS };
+    static const char *const names[KEYS] = {IDENTITY_NAMES, "version", "base", "upper", "template", "warm"};
     struct map_walk walk;
     *configure = (struct configure){0};
     map_begin(&walk, body, length);
-    for (int key; (key = map_next(&walk, names, 7)) >= 0;) {
+    for (int key; (key = map_next(&walk, names, KEYS)) >= 0;) {
         struct mp_reader *reader = &walk.reader;
         switch (key) {
-        case 0:
+        case KEY_VERSION:
             mp_read_int(reader, 0, INT32_MAX, &configure->version);
             break;
-        case 1:
-            mp_read_int(reader, 0, INT64_MAX, &configure->time_ns);
-            break;
-        case 2:
-            read_entropy(reader, configure);
-            break;
-        case 3:
-            read_string(reader, configure->hostname, 1, HOSTNAME_MAX);
-            break;
-        case 4:
-            read_string(reader, configure->machine_id, MACHINE_ID_LENGTH, MACHINE_ID_LENGTH);
-            break;
-        case 5:
+        case KEY_BASE:
             read_string(reader, configure->base, 1, SERIAL_MAX);
             break;
-        default:
+        case KEY_UPPER:
             read_string(reader, configure->upper, 1, SERIAL_MAX);
+            break;
+        case KEY_TEMPLATE:
+            mp_read_bool(reader, &configure->template);
+            break;
+        case KEY_WARM:
+            read_warm(reader, configure);
+            break;
+        default:
+            read_identity(reader, key, &configure->identity);
         }
     }
-    return map_complete(&walk, 0x7f) && is_name(configure->hostname) && is_hex(configure->machine_id);
+    return map_complete(&walk, (1u << KEY_TEMPLATE) - 1) && (configure->template || configure->warm_count == 0);
+}
+
+bool decode_identify(const uint8_t *body, size_t length, struct identity *identity)
+{
+    static const char *const names[IDENTITY_KEYS] = {IDENTITY_NAMES};
+    struct map_walk walk;
+    *identity = (struct identity){0};
+    map_begin(&walk, body, length);
+    for (int key; (key = map_next(&walk, names, IDENTITY_KEYS)) >= 0;)
+        read_identity(&walk.reader, key, identity);
+    return map_complete(&walk, (1u << IDENTITY_KEYS) - 1);
 }
 
 // A map whose one known key is an integer.

@@ -19,18 +19,27 @@ void map_begin(struct map_walk *walk, const uint8_t *body, size_t length);
 int map_next(struct map_walk *walk, const char *const names[], int count); // index of the key in names, -1 at the end
 bool map_complete(const struct map_walk *walk, uint32_t required);         // well-formed, with these keys at least
 
-struct configure {
-    int64_t version;
+// What every machine must be told that is like no other: of CONFIGURE, and all of IDENTIFY.
+struct identity {
     int64_t time_ns;
     uint8_t entropy[ENTROPY_MAX];
     size_t entropy_length;
     char hostname[HOSTNAME_MAX + 1];
     char machine_id[MACHINE_ID_LENGTH + 1];
+};
+
+struct configure {
+    int64_t version;
+    struct identity identity;
     char base[SERIAL_MAX + 1];
     char upper[SERIAL_MAX + 1];
+    bool template;
+    struct mp_text warm[WARM_MAX]; // absolute patterns, in the body that was decoded
+    size_t warm_count;
 };
 
 bool decode_configure(const uint8_t *body, size_t length, struct configure *configure);
+bool decode_identify(const uint8_t *body, size_t length, struct identity *identity);
 bool decode_shutdown(const uint8_t *body, size_t length, int64_t *grace_ms);
 bool decode_clock(const uint8_t *body, size_t length, int64_t *time_ns);
 bool decode_signal(const uint8_t *body, size_t length, int64_t *signal);

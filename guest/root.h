@@ -8,6 +8,10 @@
 // Returns NULL, or what failed (errno).
 const char *root_enter(const char *base_serial, const char *upper_serial);
 
+// Everything onto the disk, so that the file behind it holds all that this kernel remembers of it, and nothing is left
+// to be written later. False: errno.
+bool root_sync(void);
+
 // Everything onto the disk, and both file systems read-only. False: somebody still writes (errno); data is synced
 // anyway.
 bool root_release(void);

@@ -131,7 +131,9 @@ void session_exec(struct agent *agent, const struct header *header, const uint8_
     }
     if (!session && !(session = open_session(agent, header)))
         return;
-    if (agent->phase != PHASE_SERVING) {
+    if (agent->phase == PHASE_TEMPLATE) {
+        fail(agent, session, "other", EAGAIN, "a template runs no programs: IDENTIFY comes first");
+    } else if (agent->phase != PHASE_SERVING) {
         fail(agent, session, "other", ESHUTDOWN, "the sandbox is stopping");
     } else if (!(header->flags & FLAG_MORE) && !session->parts) {
         decode_and_start(agent, session, body, header->length);

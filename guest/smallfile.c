@@ -37,18 +37,34 @@ bool write_kernel_file(int folder, const char *path, const char *text)
     return close_with(fd, write(fd, text, strlen(text)) == (ssize_t)strlen(text));
 }
 
-bool replace_file(const char *path, const char *text)
+int open_emptied(const char *path)
 {
     // O_NONBLOCK: opening a FIFO without a reader fails instead of waiting for one.
     int fd = open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644);
     if (fd < 0)
-        return false;
+        return -1;
     struct stat status;
-    if (fstat(fd, &status) != 0)
-        return close_with(fd, false);
-    if (!S_ISREG(status.st_mode)) {
+    bool done = fstat(fd, &status) == 0;
+    if (done && !S_ISREG(status.st_mode)) {
         errno = EINVAL;
-        return close_with(fd, false);
+        done = false;
     }
-    return close_with(fd, ftruncate(fd, 0) == 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+    // ext4 brings a file that was cut to nothing to the disk when it is closed, so an empty one is not cut again.
+    if (done && status.st_size > 0)
+        done = ftruncate(fd, 0) == 0;
+    if (done)
+        return fd;
+    close_with(fd, false);
+    return -1;
+}
+
+bool write_and_close(int fd, const char *text)
+{
+    return close_with(fd, write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+}
+
+bool replace_file(const char *path, const char *text)
+{
+    int fd = open_emptied(path);
+    return fd >= 0 && write_and_close(fd, text);
 }

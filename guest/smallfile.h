@@ -16,4 +16,8 @@ bool write_kernel_file(int folder, const char *path, const char *text);
 // symbolic link is followed for the last part of the path. The file is made if it is not there. False: errno.
 bool replace_file(const char *path, const char *text);
 
+// The two halves of it. -1 or false: errno.
+int open_emptied(const char *path);
+bool write_and_close(int fd, const char *text);
+
 #endif

@@ -8,21 +8,23 @@
 enum {
     WIRE_VERSION = 1,
     HEADER_SIZE = 16,
-    BODY_MAX = 64 * 1024,     // of one frame, the header not counted
-    EXEC_MAX = 1024 * 1024,   // of an EXEC map joined from its parts
-    WINDOW = 256 * 1024,      // credit of a fresh session, once for each direction
-    BULK_MAX = 128 * 1024,    // output of commands that may wait in the agent, headers included
-    PING_MAX = 64,            // body of a PING
-    ARGV_MAX = 4096,          // strings in argv
-    ENV_MAX = 65536,          // strings in env
-    RLIMITS_MAX = 32,         // entries in rlimits
-    ENTROPY_MIN = 32,         // bytes in CONFIGURE
-    ENTROPY_MAX = 512,        //
-    HOSTNAME_MAX = 64,        // bytes
-    MACHINE_ID_LENGTH = 32,   // hex digits
-    SERIAL_MAX = 20,          // bytes: VIRTIO_BLK_ID_BYTES
-    SESSIONS_MAX = 1024,      // open at once: 16 clients with 64 each
-    CONFIGURE_TIMEOUT_S = 10, // guest time from the agent's start until CONFIGURE must have come
+    BODY_MAX = 64 * 1024,   // of one frame, the header not counted
+    EXEC_MAX = 1024 * 1024, // of an EXEC map joined from its parts
+    WINDOW = 256 * 1024,    // credit of a fresh session, once for each direction
+    BULK_MAX = 128 * 1024,  // output of commands that may wait in the agent, headers included
+    PING_MAX = 64,          // body of a PING
+    ARGV_MAX = 4096,        // strings in argv
+    ENV_MAX = 65536,        // strings in env
+    RLIMITS_MAX = 32,       // entries in rlimits
+    ENTROPY_MIN = 32,       // bytes in CONFIGURE
+    ENTROPY_MAX = 512,      //
+    HOSTNAME_MAX = 64,      // bytes
+    MACHINE_ID_LENGTH = 32, // hex digits
+    SERIAL_MAX = 20,        // bytes: VIRTIO_BLK_ID_BYTES
+    SESSIONS_MAX = 1024,    // open at once: 16 clients with 64 each
+    WARM_MAX = 64,          // patterns in CONFIGURE
+    WARM_PATTERN_MAX = 256, // bytes of one
+    SILENCE_MAX_S = 10,     // guest time from HELLO to CONFIGURE, and from a template's READY to IDENTIFY
 };
 
 enum frame_type {
@@ -36,6 +38,7 @@ enum frame_type {
     GOODBYE = 0x08,
     CLOCK = 0x09,
     CLIENT_GONE = 0x0a,
+    IDENTIFY = 0x0b,
     ERROR = 0x0f,
     EXEC = 0x10,
     STARTED = 0x11,

@@ -60,13 +60,15 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeBootstrap:
     return fake
 
 
-@pytest.fixture(params=["tmpfs", "folder"])
+@pytest.fixture(params=["tmpfs", "disk", "bare"])
 def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both places in which mmdebstrap may work."""
-    if request.param == "folder":
-        monkeypatch.setattr(bootstrap, "TMPFS_NEEDS_BYTES", 1 << 60)
+    """The places in which mmdebstrap may work; without namespaces it is bare."""
+    if request.param == "bare":
+        monkeypatch.setattr(bootstrap, "_NAMESPACES", ("false",))
     elif os.geteuid() != 0:
-        pytest.skip("without root, a tmpfs needs mapped user ids")
+        pytest.skip("without root, namespaces need mapped user ids")
+    if request.param == "disk":
+        monkeypatch.setattr(bootstrap, "TMPFS_NEEDS_BYTES", 1 << 60)
     return str(request.param)
 
 
@@ -77,7 +79,7 @@ def home(tmp_path: Path) -> Home:
 
 def files_in(home: Home) -> list[str]:
     files = (path.relative_to(home.root) for path in home.root.rglob("*") if path.is_file())
-    return sorted(str(path) for path in files if path.name != "image.lock")
+    return sorted(str(path) for path in files if path.name != "locks")
 
 
 async def test_it_is_built(home: Home, fake: FakeBootstrap, place: str) -> None:
@@ -152,6 +154,32 @@ async def test_cancellation_leaves_nothing(home: Home, fake: FakeBootstrap, plac
     await build_base_image(home)
 
 
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode != 0,
+    reason="mounting needs root",
+)
+def test_a_remainder_with_mounts_in_it_is_not_removed(tmp_path: Path) -> None:
+    """It would be the host's own /dev that is removed."""
+    script = """
+import sys, trio
+from pathlib import Path
+from trio_sandbox.image import bootstrap
+left = Path(sys.argv[1])
+print(bootstrap._remove(left), (left / "dev" / "file").exists())
+"""
+    (tmp_path / "link").symlink_to(tmp_path / "a\\ b")
+    device = Home(tmp_path / "a\\ b").scratch / "mmdebstrap" / "dev"
+    device.mkdir(parents=True)
+    mount = 'mount -t tmpfs tmpfs "$0" && touch "$0/file" && exec "$@"'
+    argv = ["unshare", "--mount", "sh", "-c", mount, str(device), sys.executable, "-c", script]
+    argv.append(str(tmp_path / "link" / "scratch" / "mmdebstrap"))
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "False True\n"
+    assert bootstrap._remove(device.parent)
+    assert not device.parent.exists()
+
+
 CHILD = """
 import sys, trio
 from pathlib import Path
@@ -164,7 +192,9 @@ async def sources():
 
 base.host_sources = sources
 bootstrap.SEARCH_PATH = sys.argv[2] + ":" + bootstrap.SEARCH_PATH
-if sys.argv[3] == "folder":
+if sys.argv[3] == "bare":
+    bootstrap._NAMESPACES = ("false",)
+if sys.argv[3] == "disk":
     bootstrap.TMPFS_NEEDS_BYTES = 1 << 60
 
 def progress(*report):
@@ -190,7 +220,8 @@ async def test_a_build_that_is_killed_leaves_nothing(home: Home, fake: FakeBoots
     for pidfd in below:
         assert select.select([pidfd], [], [], 10)[0], "a process of the build outlived its owner"
         os.close(pidfd)
-    assert files_in(home) in ([], ["scratch/mmdebstrap/mmdebstrap.fake/file"])  # mmdebstrap itself cleans up at SIGTERM
+    # On disk there is a remainder, until the next build; a real mmdebstrap that gets SIGTERM (bare) removes its own.
+    assert files_in(home) == ([] if place == "tmpfs" else ["scratch/mmdebstrap/mmdebstrap.fake/file"])
     fake.write()
     await build_base_image(home)
     assert list(home.scratch.iterdir()) == []

@@ -14,6 +14,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -40,10 +41,11 @@ from trio_sandbox.errors import (
     InvalidImageError,
 )
 from trio_sandbox.home import Home
+from trio_sandbox.image.archive import ArchiveStore
 from trio_sandbox.image.limits import Limits
-from trio_sandbox.image.lock import exclusively
 from trio_sandbox.image.rootfs import prepare_rootfs
 from trio_sandbox.image.upper import create_upper
+from trio_sandbox.locks import exclusively
 from trio_sandbox.tools import ToolError
 
 PACKER = shutil.which("tar2sqfs")
@@ -91,7 +93,7 @@ def packings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def left_in(home: Home) -> list[str]:
     """The files below the home, but for the lock."""
     files = (path for path in home.root.rglob("*") if path.is_file())
-    return sorted(str(path.relative_to(home.root)) for path in files if path.name != "image.lock")
+    return sorted(str(path.relative_to(home.root)) for path in files if path.name != "locks")
 
 
 def unpacked(squashfs: Path) -> bytes:
@@ -163,6 +165,33 @@ async def test_the_cache_needs_no_layers(home: Home, layout: Path, packings: Pat
         (layout / "blobs" / "sha256" / sha256(layer)[7:]).unlink()
     assert await prepare_rootfs(layout, home) == first
     assert len(packings.read_text().splitlines()) == 1
+
+
+async def test_a_compressed_archive_is_unpacked_once(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = tmp_path / "image.tar.gz"
+    image = make_image(LAYERS, config={"Env": ["A=1"], "Labels": {"k": "v"}})
+    archive.write_bytes(gzip.compress(archive_bytes(layout_files(image))))
+    unpacked: list[object] = []
+    real = ArchiveStore.open
+
+    def counted(*args: Any) -> ArchiveStore:
+        unpacked.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(ArchiveStore, "open", counted)
+    first = await prepare_rootfs(archive, home)
+    assert await prepare_rootfs(archive, home) == first
+    assert len(unpacked) == 1
+    first.path.unlink()
+    assert await prepare_rootfs(archive, home) == first
+    for record in (home.root / "cache" / "archives").iterdir():
+        record.write_bytes(b'{"config": 5}')
+    assert await prepare_rootfs(archive, home) == first
+    assert len(unpacked) == 3
+    archive.write_bytes(gzip.compress(archive_bytes(layout_files(make_image(LAYERS[:1])))))
+    assert (await prepare_rootfs(archive, home)).chain_id != first.chain_id
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "grown", "magic"])
@@ -274,6 +303,7 @@ async def test_many_tasks_build_once(home: Home, layout: Path, packings: Path) -
 CHILD = """
 import sys, trio
 from pathlib import Path
+from typing import Any
 from trio_sandbox.home import Home
 from trio_sandbox.image.rootfs import prepare_rootfs
 
@@ -347,6 +377,7 @@ def test_a_build_that_is_killed_leaves_nothing(
 FULL = """
 import sys, trio
 from pathlib import Path
+from typing import Any
 from trio_sandbox.errors import StorageError
 from trio_sandbox.home import Home
 from trio_sandbox.image.rootfs import prepare_rootfs
@@ -379,7 +410,7 @@ def test_a_full_disk(tmp_path: Path, big_layout: Path, size: str) -> None:
         check=False,
         env=os.environ | {"PYTHONPATH": os.getcwd()},
     )
-    assert done.stdout.splitlines() == ["StorageError 28 ['image.lock']", "StorageError 28 ['image.lock']"], done.stderr
+    assert done.stdout.splitlines() == ["StorageError 28 ['locks']", "StorageError 28 ['locks']"], done.stderr
 
 
 # --- the writable layer

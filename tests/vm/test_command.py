@@ -95,10 +95,14 @@ def test_a_durable_disk_keeps_the_guests_flushes() -> None:
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({}, "console=ttyS0 quiet panic=-1 reboot=t tsc_early_khz=2500000"),
-        ({"tsc_khz": 0}, "console=ttyS0 quiet panic=-1 reboot=t"),
-        ({"arch": "aarch64"}, "console=ttyAMA0 quiet panic=-1"),
-        ({"extra_kernel_parameters": ("x=1",), "tsc_khz": 0}, "console=ttyS0 quiet panic=-1 reboot=t x=1"),
+        ({}, "console=ttyS0 quiet panic=-1 reboot=t tsc_early_khz=2500000 mitigations=off"),
+        ({"tsc_khz": 0}, "console=ttyS0 quiet panic=-1 reboot=t mitigations=off"),
+        ({"acceleration": "kvm", "tsc_khz": 0}, "console=ttyS0 quiet panic=-1 reboot=t"),
+        ({"arch": "aarch64"}, "console=ttyAMA0 quiet panic=-1 mitigations=off"),
+        (
+            {"extra_kernel_parameters": ("x=1",), "tsc_khz": 0},
+            "console=ttyS0 quiet panic=-1 reboot=t mitigations=off x=1",
+        ),
     ],
 )
 def test_kernel_command_line(change: dict[str, Any], line: str) -> None:

@@ -21,10 +21,10 @@ from trio_sandbox.image.apt_sources import host_sources
 from trio_sandbox.image.bootstrap import write_base_tar
 from trio_sandbox.image.faults import ImageFault, NoSuchImage
 from trio_sandbox.image.layout import INDEX_FILE, LAYOUT_FILE, LAYOUT_VERSION, LayoutStore
-from trio_sandbox.image.lock import exclusively
 from trio_sandbox.image.oci import REF_NAME, digest_of, host_architecture
 from trio_sandbox.image.progress import Meter, Progress
 from trio_sandbox.image.reference import local_image_folder
+from trio_sandbox.locks import exclusively
 
 BASE_IMAGE = "local/base"
 ENV = ("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8")

@@ -1,16 +1,17 @@
 """Run mmdebstrap so that it leaves nothing, even when it and its owner are killed.
 
-It works in a mount and PID namespace of its own, on a tmpfs that nobody else sees: when this process dies the kernel
-kills `unshare` (parent death signal), with it the first process of the namespace, with that all others, and then
-drops the tmpfs. Root needs nothing for this; others need the mapping of user ids (`newuidmap`). Where the host allows
-no namespaces, or has little memory, mmdebstrap works in a folder below Home.scratch; it gets SIGTERM, on which it
-cleans up, and the next run removes what was left.
+It works in a mount and PID namespace of its own: when this process dies the kernel kills `unshare` (parent death
+signal), with it the first process of the namespace, with that all others, and then their mounts are gone. Its files are
+on a tmpfs of that namespace, or, where memory is short, in a folder below Home.scratch that the next run removes.
+Root needs nothing for this; others need a range of user ids (`newuidmap`). Where the host allows no namespaces at all,
+mmdebstrap gets SIGTERM, on which it cleans up itself.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -48,7 +49,8 @@ TERMINATE_SECONDS = 10
 
 # The host's name and resolver are its own business, and the guest agent sets the guest's.
 _FORGET_HOST = 'rm -f "$1/etc/hostname" "$1/etc/resolv.conf"'
-_IN_NAMESPACE = f'mount -t tmpfs -o mode=1777 tmpfs {TMPFS} && cd / && exec "$@"'
+_ON_TMPFS = f'mount -t tmpfs -o mode=1777 tmpfs {TMPFS} && cd / && exec "$@"'
+_ON_DISK = 'cd / && exec "$@"'
 _NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 _MAPPING = ("--map-root-user", "--map-auto")
 
@@ -62,36 +64,50 @@ class Place:
     mode: str
     folder: Path | None
     """Its TMPDIR on disk; None when it has a tmpfs."""
+    is_private: bool
+    """Whether it is alone in its namespaces, so that it can be killed without a word."""
 
 
 async def write_base_tar(sources: AptSources, target: int, home: Home, report: Callable[[str], None]) -> None:
-    """Write the tar of a new base system to the descriptor `target`. Takes about half a minute and a network mirror.
+    """Write the tar of a new base system to the descriptor `target`. Takes half a minute and a network mirror.
 
     The caller holds a lock: one at a time per home. Cancellation kills the build and removes its traces. Raises
     HostNotReadyError, ToolError, StorageError. `report` gets each step's name.
     """
-    place = await _choose_place(home)
+    leftover = home.scratch / PROGRAM
+    if not _remove(leftover):
+        raise HostNotReadyError(PROGRAM, f"a killed build left mounts below {leftover}", "unmount them, or restart")
+    place = await _choose_place(leftover)
     try:
         await _run(_command(place, sources), place, sources, target, report)
     finally:
-        if place.folder is not None:
-            shutil.rmtree(place.folder, ignore_errors=True)
+        _remove(leftover)
 
 
-async def _choose_place(home: Home) -> Place:
-    namespaces = _NAMESPACES if os.geteuid() == 0 else (*_NAMESPACES, *_MAPPING)
-    leftover = home.scratch / PROGRAM
-    shutil.rmtree(leftover, ignore_errors=True)
-    if _free_memory() >= TMPFS_NEEDS_BYTES:
-        with suppress(HostNotReadyError):
-            probe = await run_tool([*namespaces, "sh", "-c", _IN_NAMESPACE, "sh", "true"], check=False)
-            if probe.returncode == 0:
-                return Place(
-                    ("setpriv", "--pdeathsig", "KILL", *namespaces, "sh", "-c", _IN_NAMESPACE, "sh"), "root", None
-                )
-    leftover.mkdir(mode=0o711, exist_ok=True)
+def _remove(folder: Path) -> bool:
+    """Remove a folder and all in it. Refuses when something is mounted below: it might be the host's /dev."""
+    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    mounts = [re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), line.split()[4]) for line in lines]
+    inside = os.fsencode(os.path.join(os.path.realpath(folder), ""))
+    if any(os.path.join(mount, b"").startswith(inside) for mount in mounts):
+        return False
+    shutil.rmtree(folder, ignore_errors=True)
+    return True
+
+
+async def _choose_place(folder: Path) -> Place:
+    has_memory = _free_memory() >= TMPFS_NEEDS_BYTES
+    script = _ON_TMPFS if has_memory else _ON_DISK
+    namespaces = (*_NAMESPACES, *(() if os.geteuid() == 0 else _MAPPING), "sh", "-c", script, "sh")
+    if not has_memory:
+        folder.mkdir(mode=0o711)
+    with suppress(HostNotReadyError):
+        if (await run_tool([*namespaces, "true"], check=False)).returncode == 0:
+            prefix = ("setpriv", "--pdeathsig", "KILL", *namespaces)
+            return Place(prefix, "root", None if has_memory else folder, is_private=True)
+    folder.mkdir(mode=0o711, exist_ok=True)
     mode = "root" if os.geteuid() == 0 else "unshare"
-    return Place(("setpriv", "--pdeathsig", "TERM"), mode, leftover)
+    return Place(("setpriv", "--pdeathsig", "TERM"), mode, folder, is_private=False)
 
 
 def _free_memory() -> int:
@@ -149,7 +165,8 @@ async def _run(
         await _exited(process)
     finally:
         with process.stderr:
-            await _end(process, gently=place.folder is not None)
+            with trio.move_on_after(2 * TERMINATE_SECONDS, shield=True):
+                await _end(process, process.stderr.fileno(), gently=not place.is_private)
     if process.returncode:
         if os.strerror(errno.ENOSPC) in said:
             folder = str(place.folder or _folder_of(target))
@@ -187,13 +204,13 @@ async def _exited(process: subprocess.Popen[bytes]) -> None:
         os.close(pidfd)
 
 
-async def _end(process: subprocess.Popen[bytes], *, gently: bool) -> None:
+async def _end(process: subprocess.Popen[bytes], stderr: int, *, gently: bool) -> None:
     """Make sure that the process and what it started are gone, and reap it."""
-    with trio.CancelScope(shield=True):
-        if gently:
-            os.kill(process.pid, signal.SIGTERM)  # Popen.send_signal might reap it
-            with trio.move_on_after(TERMINATE_SECONDS):
-                await _exited(process)
-        os.killpg(process.pid, signal.SIGKILL)
-        await _exited(process)
-        process.wait()
+    if gently:
+        os.kill(process.pid, signal.SIGTERM)  # Popen.send_signal might reap it
+        with trio.move_on_after(TERMINATE_SECONDS):
+            await _exited(process)
+    os.killpg(process.pid, signal.SIGKILL)
+    await _exited(process)
+    process.wait()
+    await _follow(stderr, lambda step: None)  # it ends when the last process below has gone

@@ -11,7 +11,7 @@ import os
 import struct
 import subprocess
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import attrs
@@ -25,11 +25,12 @@ from trio_sandbox.image.blobs import ImageStore
 from trio_sandbox.image.faults import blame
 from trio_sandbox.image.layout import LayoutStore
 from trio_sandbox.image.limits import DEFAULT_LIMITS, Limits
-from trio_sandbox.image.lock import exclusively
 from trio_sandbox.image.merge import PipeSink, merge_layers
 from trio_sandbox.image.oci import Image, ImageConfig
 from trio_sandbox.image.progress import Meter, Progress
 from trio_sandbox.image.reference import ImageLocation, locate_image
+from trio_sandbox.image.remembered import recall, record_of, remember
+from trio_sandbox.locks import exclusively
 from trio_sandbox.tools import ToolError, run_tool
 
 __all__ = ["ImageConfig", "RootFilesystem", "prepare_rootfs"]
@@ -74,15 +75,21 @@ async def prepare_rootfs(
     """
     location = locate_image(image, home)
     with blame(location.reference):
-        store = await _open_store(location, home, Meter(progress), limits)
-        with closing(store):
-            found = await trio.to_thread.run_sync(store.image)
-            path = home.rootfs / f"{found.chain_id.removeprefix('sha256:')}.v{FORMAT}.squashfs"
-            if not is_sound(path):
-                async with exclusively(home, path.name):
-                    if not is_sound(path):
-                        await _build(found, store, path, Meter(progress), limits)
-    return RootFilesystem(location.reference, path, found.chain_id, found.manifest_digest, found.config)
+        with storage_errors(location.path):
+            record = record_of(location, home)
+        found = recall(record) if record is not None else None
+        if found is None or not is_sound(_path_of(found, home)):
+            found = await _find_and_build(location, home, progress, limits)
+            if record is not None:
+                with suppress(StorageError):  # only the next look-up is slower
+                    remember(record, found)
+    return RootFilesystem(
+        location.reference, _path_of(found, home), found.chain_id, found.manifest_digest, found.config
+    )
+
+
+def _path_of(image: Image, home: Home) -> Path:
+    return home.rootfs / f"{image.chain_id.removeprefix('sha256:')}.v{FORMAT}.squashfs"
 
 
 def is_sound(path: Path) -> bool:
@@ -94,6 +101,18 @@ def is_sound(path: Path) -> bool:
     except (OSError, struct.error):
         return False
     return magic == b"hsqs" and (major, minor) == (4, 0) and size == -(-used // _ALIGNMENT) * _ALIGNMENT
+
+
+async def _find_and_build(location: ImageLocation, home: Home, progress: Progress | None, limits: Limits) -> Image:
+    store = await _open_store(location, home, Meter(progress), limits)
+    with closing(store):
+        image = await trio.to_thread.run_sync(store.image)
+        path = _path_of(image, home)
+        if not is_sound(path):
+            async with exclusively(home, path.name):
+                if not is_sound(path):
+                    await _build(image, store, path, Meter(progress), limits)
+    return image
 
 
 async def _open_store(location: ImageLocation, home: Home, meter: Meter, limits: Limits) -> ImageStore:

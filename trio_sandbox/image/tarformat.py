@@ -128,7 +128,7 @@ class _Reader:
     def entry(self, block: bytes) -> Entry | None:
         """The entry whose header `block` is, or None when it was an extension."""
         fields = _HEADER.unpack(block)
-        if _number(fields[6]) not in _checksums(block):
+        if not _is_intact(block, _number(fields[6])):
             raise ImageFault(f"the tar header at byte {self.source.position - BLOCK} is damaged")
         flag = fields[7]
         if flag in _PAX:
@@ -184,9 +184,7 @@ class _Reader:
             stored=stored,
             link=_cut(fields[8]) if link is None else link,
             device=(_number(fields[12]), _number(fields[13])) if kind in (Kind.CHARACTER, Kind.BLOCK) else (0, 0),
-            xattrs=tuple((key[len(_XATTR) :], value) for key, value in records.items() if key.startswith(_XATTR))
-            if records
-            else (),
+            xattrs=_xattrs(records) if records else (),
             extents=None,
         )
         if b"\0" in entry.name or b"\0" in entry.link:
@@ -256,6 +254,10 @@ def _set_extents(entry: Entry, numbers: list[int], size: int) -> None:
     entry.size, entry.extents = size, extents
 
 
+def _xattrs(records: Mapping[bytes, bytes]) -> Xattrs:
+    return tuple((key[len(_XATTR) :], value) for key, value in records.items() if key.startswith(_XATTR))
+
+
 def _parse_pax(data: bytes) -> dict[bytes, bytes]:
     """The records of a PAX extension: `length keyword=value\\n` each. The parts of sparse 0.0 become one map."""
     records: dict[bytes, bytes] = {}
@@ -280,15 +282,21 @@ def _parse_pax(data: bytes) -> dict[bytes, bytes]:
     return records
 
 
-def _checksums(block: bytes) -> tuple[int, int]:
-    """The sum of a header with its own field as blanks; the second as old writers with signed characters had it."""
-    unsigned = sum(block) - sum(block[148:156]) + 8 * 32
-    high = 0 if block.isascii() else sum(byte > 127 for byte in block[:148] + block[156:])
-    return unsigned, unsigned - 256 * high
+def _is_intact(block: bytes, stated: int) -> bool:
+    """Whether a header sums up to what it states, its own field taken as blanks."""
+    own = sum(block[148:156]) - 8 * 32
+    total = sum(block) - own
+    if total == stated:
+        return True
+    # Old writers summed signed characters.
+    return total - 256 * sum(byte > 127 for byte in block[:148] + block[156:]) == stated
 
 
 def _number(field: bytes, *, signed: bool = False) -> int:
     """A numeric field: octal digits, or base 256 when the top bit is set."""
+    digits = field.rstrip(b"\0 ").lstrip(b" ")
+    if digits.isdigit() and b"8" not in digits and b"9" not in digits:
+        return int(digits, 8)
     if field[0] & 0x80:
         value = int.from_bytes(field, "big") & ~(0x80 << 8 * (len(field) - 1))
         if field[0] & 0x40:
@@ -296,12 +304,12 @@ def _number(field: bytes, *, signed: bool = False) -> int:
         if value < 0 and not signed:
             raise ImageFault("a number in a tar header is negative")
         return value
-    text = field.partition(b"\0")[0].strip(b" ")
-    if not text:
+    digits = field.partition(b"\0")[0].strip(b" ")  # some writers leave garbage after the NUL
+    if not digits:
         return 0
-    if not text.isdigit() or b"8" in text or b"9" in text:
+    if not digits.isdigit() or b"8" in digits or b"9" in digits:
         raise ImageFault(f"a number in a tar header is damaged: {field!r}")
-    return int(text, 8)
+    return int(digits, 8)
 
 
 def _decimal(text: bytes) -> int:

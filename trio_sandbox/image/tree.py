@@ -106,7 +106,9 @@ class Tree:
 
     def _counted(self, entries: Iterator[Entry]) -> Iterator[Entry]:
         for entry in entries:
-            self._count(len(entry.name) + len(entry.link) + sum(len(key) + len(value) for key, value in entry.xattrs))
+            self._count(len(entry.name) + len(entry.link))
+            for key, value in entry.xattrs:
+                self._count(len(key) + len(value), entries=0)
             if entry.extents is not None:
                 self._count(16 * len(entry.extents), entries=0)
             if entry.size > self.limits.file_bytes:

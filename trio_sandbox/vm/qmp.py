@@ -125,10 +125,11 @@ class QmpClient:
         self._pending[pending.number] = pending
         try:
             await self._send({"execute": command, "id": pending.number, "arguments": arguments}, descriptor)
-        except BaseException as error:
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             del self._pending[pending.number]
-            if isinstance(error, (trio.BrokenResourceError, trio.ClosedResourceError)):
-                raise QmpClosed(f"{command}: the monitor broke") from error
+            raise QmpClosed(f"{command}: the monitor broke") from error
+        except BaseException:
+            del self._pending[pending.number]
             raise
         return pending
 

@@ -192,7 +192,7 @@ async def _first_sign(machine: Machine, sign_timeout: float) -> None:
 
 
 async def _spoken(agent: trio.SocketStream) -> None:
-    """Wait until there is something to read, and leave it there. An end of the stream is no word: that is QEMU leaving."""
+    """Wait until there is something to read, and leave it there. The end of the stream is no word: QEMU is leaving."""
     try:
         if await agent.socket.recv(1, socket.MSG_PEEK):
             return
@@ -208,7 +208,7 @@ async def _restored(machine: Machine, timeout: float) -> None:  # noqa: ASYNC109
         try:
             await machine.qmp.restore(machine.restore)
         except QmpClosed as error:
-            await _last_words(machine)
+            await _last_words(machine)  # noqa: ASYNC120 - shielded within
             raise BootError("restore", machine.stderr.tail().strip() or str(error), machine.console.tail()) from error
         return
     raise BootError("restore", f"not restored within {timeout:g} s", machine.console.tail())
