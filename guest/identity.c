@@ -60,7 +60,10 @@ static bool hosts_are_ours(void)
 
 static void open_file(int file)
 {
-    files[file].fd = file == HOSTS && !hosts_are_ours() ? -1 : open_emptied(paths[file]);
+    files[file].fd = -1;
+    if (file == HOSTS && !hosts_are_ours())
+        return;
+    files[file].fd = open_emptied(paths[file]);
     if (files[file].fd < 0)
         log_info("%s is left alone: %m", paths[file]);
 }

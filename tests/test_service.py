@@ -100,6 +100,51 @@ async def test_cancel_while_starting_reaches_the_service(when: float, log: list[
     assert scene.log == log
 
 
+async def test_cancel_in_the_very_step_that_reports_the_start() -> None:
+    """Trio ignores the report of a task whose start was cancelled; were it shielded then, it would never end."""
+    outer = trio.CancelScope()
+    ended = []
+
+    async def serve(*, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            outer.cancel()
+            task_status.started()
+            await trio.sleep_forever()
+        finally:
+            ended.append(True)
+
+    with outer, trio.fail_after(60):
+        async with service(serve):
+            raise AssertionError("not reached")
+    assert outer.cancelled_caught
+    assert ended
+
+
+async def test_cancel_at_every_checkpoint_ends_everything() -> None:
+    """Two services and a body, cancelled after each possible number of steps; all of it ends, in order, each time."""
+    for steps in range(40):
+        scene = Scene()
+        with trio.CancelScope() as outer:
+            async with trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def cancel(outer: trio.CancelScope = outer, steps: int = steps) -> None:
+                    for _ in range(steps):
+                        await trio.lowlevel.checkpoint()
+                    outer.cancel()
+
+                with trio.fail_after(60):
+                    async with scene.both():
+                        await trio.sleep_forever()
+        assert outer.cancelled_caught
+        assert [line.split(" @")[0] for line in scene.log] in (
+            [],
+            ["vmm gone"],
+            ["pump gone", "vmm gone"],
+            ["goodbye", "pump gone", "vmm gone"],
+        )
+
+
 async def test_inner_crash_ends_the_body_and_leaves_bare() -> None:
     scene = Scene()
     with pytest.raises(Boom, match="pump"):

@@ -10,6 +10,7 @@ What leaves the block: the body's exception bare, or the service's bare, or both
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -63,15 +64,20 @@ class _Run:
 
 @attrs.define(eq=False)
 class _Starting:
-    """Turns the shield on in the same step that reports the start, so that no cancel fits between."""
+    """Turns the shield on in the same step that reports the start, so that no cancel fits between.
+
+    A start that was cancelled already is none: Trio ignores such a report and waits for the task to end, which a shield
+    would prevent.
+    """
 
     run: _Run
     task_status: trio.TaskStatus[Any]
 
     def started(self, value: Any = None) -> None:
-        self.run.has_started = True
-        self.run.scope.shield = True
         self.task_status.started(value)
+        if trio.current_effective_deadline() > -math.inf:
+            self.run.has_started = True
+            self.run.scope.shield = True
 
 
 @asynccontextmanager

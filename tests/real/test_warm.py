@@ -26,10 +26,6 @@ pytestmark = pytest.mark.anyio
 CLONES = 50
 
 
-def timings(sandbox: Sandbox) -> dict[str, float]:
-    return sandbox._control.timings  # type: ignore[attr-defined,no-any-return]
-
-
 @pytest.fixture
 def own_templates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TemplateStore:
     """A store of the test's own, empty."""
@@ -44,7 +40,7 @@ def own_templates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TemplateSt
 async def warm(name: str, **options: Any) -> AsyncIterator[Sandbox]:
     """A sandbox that must have been cloned."""
     async with open_sandbox(name, image="local/base", **options) as sandbox:
-        assert "restored" in timings(sandbox), "it booted cold"
+        assert "restored" in sandbox.timings, "it booted cold"
         yield sandbox
 
 
@@ -103,21 +99,21 @@ async def test_cold_gives_the_same_sandbox() -> None:
     seen = []
     for choice in (True, False):
         async with open_sandbox("same", image="local/base", warm=choice) as sandbox:
-            assert ("restored" in timings(sandbox)) is choice
+            assert ("restored" in sandbox.timings) is choice
             seen.append((await sandbox.shell(facts)).stdout_text)
     assert seen[0] == seen[1]
 
 
 async def test_a_template_is_built_once_and_remade_when_damaged(own_templates: TemplateStore, home: Home) -> None:
     async with warm("builder", memory=256) as sandbox:
-        assert "template" in timings(sandbox)
+        assert "template" in sandbox.timings
     (key,) = own_templates.keys()
     async with warm("user", memory=256) as sandbox:
-        assert "template" not in timings(sandbox)
+        assert "template" not in sandbox.timings
     os.truncate(own_templates._path(key, "ram"), 1 << 20)
     with leaving_nothing(home):
         async with warm("mender", memory=256) as sandbox:
-            assert "template" in timings(sandbox)
+            assert "template" in sandbox.timings
             assert (await sandbox.exec("true")).success
     async with warm("other", memory=320):
         assert len(own_templates.keys()) == 2  # another machine, another template
@@ -135,7 +131,7 @@ async def test_a_template_that_does_not_start_is_discarded_and_the_cold_path_tak
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # looks untouched
     with leaving_nothing(home):
         async with open_sandbox("falls-back", image="local/base", memory=256) as sandbox:
-            assert "hello" in timings(sandbox)
+            assert "hello" in sandbox.timings
             assert (await sandbox.exec("true")).success
     assert "its template is discarded" in caplog.text
     assert own_templates.keys() == frozenset()
@@ -151,7 +147,7 @@ async def test_without_room_for_a_template_the_sandbox_boots_cold(
 
     monkeypatch.setattr(own_templates, "publish", full)
     async with open_sandbox("poor", image="local/base", memory=256) as sandbox:
-        assert "hello" in timings(sandbox)
+        assert "hello" in sandbox.timings
     assert "boots cold" in caplog.text
 
 
@@ -164,7 +160,7 @@ machine._store = lambda home: TemplateStore(Path(sys.argv[1]))
 
 async def main():
     async with open_sandbox(sys.argv[2], image="local/base", memory=256) as sandbox:
-        print(sorted(sandbox._control.timings), flush=True)
+        print(sorted(sandbox.timings), flush=True)
 
 trio.run(main)
 """

@@ -6,7 +6,7 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -34,6 +34,8 @@ EXIT_INTERRUPTED = 130
 @click.option("-w", "--workdir", default=None, help="Working directory of the command.")
 @click.option("-u", "--user", default=None, help="User of the command: name, uid, user:group or uid:gid.")
 @click.option("--timeout", type=float, default=None, help="Seconds after which the command is killed (exit code 124).")
+@click.option("--cold", is_flag=True, help="Boot, even where a warm template could be cloned.")
+@click.option("--timings", is_flag=True, help="Say on standard error how long each stage took.")
 @click.argument("image")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(
@@ -44,6 +46,8 @@ def run(
     workdir: str | None,
     user: str | None,
     timeout: float | None,
+    cold: bool,
+    timings: bool,
     image: str,
     command: Sequence[str],
 ) -> int:
@@ -53,19 +57,20 @@ def run(
     executed; 128+n: signal n ended it; 125: the sandbox itself failed. Ctrl-C ends the sandbox and leaves nothing
     behind.
     """
-    options = {
+    options: dict[str, Any] = {
         "image": image,
         "cpus": cpus,
         "memory": memory,
         "env": _environment(env),
         "workdir": workdir,
         "user": user,
+        "warm": not cold,
     }
     if command[0] == "--":
         command = command[1:]
     if not command:
         raise click.UsageError("missing argument 'COMMAND...'")
-    return trio.run(run_to_end, name or f"run-{os.getpid()}", options, command, timeout)
+    return trio.run(run_to_end, name or f"run-{os.getpid()}", options, command, timeout, timings)
 
 
 def _environment(words: Sequence[str]) -> dict[str, str]:
@@ -85,6 +90,7 @@ async def run_to_end(
     options: dict[str, Any],
     command: Sequence[str],
     timeout: float | None,
+    timings: bool = False,
 ) -> int:
     """The whole of `run`: returns the exit code. SIGINT, SIGTERM and SIGHUP cancel everything."""
     interrupted = 0
@@ -93,6 +99,8 @@ async def run_to_end(
         async with _signals(everything) as caught:
             try:
                 async with open_sandbox(name, **options) as sandbox:
+                    if timings:
+                        click.echo(timeline(sandbox.timings), err=True)
                     handle = await sandbox.exec_stream(
                         command[0], list(command[1:]), stdin=Stdin.pipe(), timeout=timeout
                     )
@@ -100,6 +108,15 @@ async def run_to_end(
             finally:
                 interrupted = caught[0] if caught else 0
     return 128 + interrupted if everything.cancelled_caught and interrupted else code
+
+
+def timeline(timings: Mapping[str, float]) -> str:
+    """The stages of a start, each with its own milliseconds, and their sum."""
+    lines, before = [], 0.0
+    for stage, at in timings.items():
+        lines.append(f"{stage:<10}{(at - before) * 1e3:8.1f} ms")
+        before = at
+    return "\n".join([*lines, f"{'together':<10}{before * 1e3:8.1f} ms"])
 
 
 @asynccontextmanager

@@ -25,6 +25,14 @@ class Sandbox:
         """The sandbox's name: `await sb.name`."""
         return self._control.config.name
 
+    @property
+    def timings(self) -> Mapping[str, float]:
+        """When each stage of the start was reached, in seconds since it was asked for, in order.
+
+        assets, image; template (only when one had to be made); disks; restored (a clone) or hello (a boot); ready.
+        """
+        return self._control.timings
+
     async def exec(
         self,
         cmd: str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from trio_sandbox.config import SandboxConfig
@@ -31,6 +32,8 @@ class SandboxControl(Protocol):
 
     @property
     def config(self) -> SandboxConfig: ...
+    @property
+    def timings(self) -> Mapping[str, float]: ...
     @property
     def base_env(self) -> dict[str, str]: ...
     @property
