@@ -28,8 +28,7 @@ int cgroup_create(int root, uint32_t session)
     snprintf(path, sizeof path, "%u", session);
     if (mkdirat(root, path, 0755) != 0 && errno != EEXIST)
         return -1;
-    snprintf(path, sizeof path, "%u/cgroup.procs", session);
-    return openat(root, path, O_WRONLY | O_CLOEXEC);
+    return openat(root, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
 bool cgroup_kill(int root, uint32_t session)

@@ -8,7 +8,7 @@
 // Makes the folder for sessions in a mounted cgroup2 hierarchy and opens it. -1: errno.
 int cgroup_open_root(const char *mount_point);
 
-// Makes the group of a session and opens its cgroup.procs, into which the child writes itself. -1: errno.
+// Makes the group of a session and opens its folder, for clone3(). -1: errno.
 int cgroup_create(int root, uint32_t session);
 
 bool cgroup_kill(int root, uint32_t session);

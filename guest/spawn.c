@@ -18,11 +18,16 @@
 // Where the child keeps the status pipe: right above the standard descriptors.
 enum { STATUS_FD = 3 };
 
+#define INTO_CGROUP UINT64_C(0x200000000)
+#ifndef SYS_clone3
+#define SYS_clone3 435
+#endif
+
 // Where programs are looked for when the environment has no PATH. The environment itself stays as it was asked for.
 static const char default_path[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 struct child_ends {
-    int input, output, error, status, cgroup_procs;
+    int input, output, error, status;
 };
 
 static _Noreturn void give_up(int stage, int error)
@@ -39,12 +44,6 @@ static bool arrange_descriptors(const struct child_ends *ends)
 {
     return dup2(ends->input, 0) == 0 && dup2(ends->output, 1) == 1 && dup2(ends->error, 2) == 2 &&
            dup3(ends->status, STATUS_FD, O_CLOEXEC) == STATUS_FD && syscall(SYS_close_range, 4u, ~0u, 0u) == 0;
-}
-
-static void join_cgroup(int procs)
-{
-    if (procs >= 0 && write(procs, "0", 1) != 1)
-        _exit(127); // the group was just removed: the session was killed before it began
 }
 
 static void reset_signals(void)
@@ -140,7 +139,6 @@ static _Noreturn void run_child(const struct agent *agent, struct exec_request *
 {
     static struct user user;
     setsid();
-    join_cgroup(ends->cgroup_procs);
     if (agent->proc >= 0) // the agent must not be the one that is killed when memory is short; commands may
         write_kernel_file(agent->proc, "self/oom_score_adj", "0");
     if (!arrange_descriptors(ends))
@@ -192,20 +190,33 @@ static bool open_ends(const struct exec_request *request, struct child_ends *chi
            fcntl(agent->outputs[1], F_SETFL, O_NONBLOCK) == 0 && fcntl(agent->status, F_SETFL, O_NONBLOCK) == 0;
 }
 
+// A child that begins its life in this cgroup. To move there later, as fork() would need, waits for a grace period of
+// the kernel's RCU: about 10 ms.
+static pid_t fork_into(int cgroup)
+{
+    // From the kernel's linux/sched.h, which not every libc brings.
+    struct {
+        uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size,
+            cgroup;
+    } arguments = {.flags = INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (uint64_t)cgroup};
+    return (pid_t)syscall(SYS_clone3, &arguments, sizeof arguments);
+}
+
 bool spawn(struct agent *agent, uint32_t session, struct exec_request *request, struct spawned *spawned)
 {
-    struct child_ends ends = {-1, -1, -1, -1, -1};
+    struct child_ends ends = {-1, -1, -1, -1};
+    int cgroup = -1;
     *spawned = (struct spawned){.pid = -1, .status = -1, .input = -1, .outputs = {-1, -1}};
     bool ready = open_ends(request, &ends, spawned);
     if (ready && agent->cgroups >= 0) {
-        ends.cgroup_procs = cgroup_create(agent->cgroups, session);
-        spawned->has_cgroup = ready = ends.cgroup_procs >= 0;
+        cgroup = cgroup_create(agent->cgroups, session);
+        spawned->has_cgroup = ready = cgroup >= 0;
     }
     if (ready)
-        spawned->pid = fork();
+        spawned->pid = cgroup >= 0 ? fork_into(cgroup) : fork();
     if (spawned->pid == 0)
         run_child(agent, request, &ends);
-    close_all((int[]){ends.input, ends.output, ends.error, ends.status, ends.cgroup_procs}, 5);
+    close_all((int[]){ends.input, ends.output, ends.error, ends.status, cgroup}, 5);
     if (spawned->pid > 0)
         return true;
     close_all((int[]){spawned->input, spawned->outputs[0], spawned->outputs[1], spawned->status}, 4);

@@ -166,8 +166,16 @@ trio.run(main)
 """
 
 
-async def test_several_processes_build_it_once(tmp_path: Path) -> None:
-    argv = [sys.executable, "-c", BUILDERS, str(tmp_path)]
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """For the templates of other processes."""
+    made = tmp_path / "templates"
+    made.mkdir()
+    return made
+
+
+async def test_several_processes_build_it_once(folder: Path) -> None:
+    argv = [sys.executable, "-c", BUILDERS, str(folder)]
     root = Path(__file__).parents[2]
     processes = [
         subprocess.Popen([*argv, f"builder-{number}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=root)
@@ -177,13 +185,13 @@ async def test_several_processes_build_it_once(tmp_path: Path) -> None:
         out, err = await trio.to_thread.run_sync(process.communicate)
         assert process.returncode == 0, err
         assert b"restored" in out
-    assert len(TemplateStore(tmp_path).keys()) == 1
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(TemplateStore(folder).keys()) == 1
+    assert len(list(folder.iterdir())) == 4
 
 
-async def test_a_builder_that_is_killed_leaves_nothing_that_counts(tmp_path: Path, home: Home) -> None:
+async def test_a_builder_that_is_killed_leaves_nothing_that_counts(folder: Path, home: Home) -> None:
     before = machines()
-    argv = [sys.executable, "-c", BUILDERS, str(tmp_path), "victim"]
+    argv = [sys.executable, "-c", BUILDERS, str(folder), "victim"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as process:
         with trio.fail_after(60):
             while machines() == before:
@@ -193,7 +201,7 @@ async def test_a_builder_that_is_killed_leaves_nothing_that_counts(tmp_path: Pat
     with trio.fail_after(10):
         while machines() - before:
             await trio.sleep(0.02)
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
 async def test_a_clone_whose_host_vanished_does_not_live_on(home: Home) -> None:
