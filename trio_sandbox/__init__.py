@@ -2,7 +2,7 @@
 
 The layers, each importing only those above it in this list:
 
-    errors, home, files, names       what goes wrong; where things are; files that leave nothing behind
+    errors, home, files, locks       what goes wrong; where things are; files and locks that leave nothing behind
     convert, config, lifecycle       plain data to classes; what is asked for; what may follow what
     service, tools                   tasks that end in order; system programs
     relay                            frames, credit, sessions (sans-IO), and the agent stream on Trio (link)
@@ -10,6 +10,7 @@ The layers, each importing only those above it in this list:
     host                             kernel, initramfs, acceleration: what a boot needs of this machine
     image                            OCI images to root file systems
     client                           the handle and its programs; anyio only
+    machine                          machines that are ready: cloned from a warm template, or booted
     sandbox                          `serve_sandbox`: all of it, as one function; `open_sandbox`
     cli                              the command line; the one place that turns errors into sentences
 

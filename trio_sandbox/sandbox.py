@@ -220,7 +220,9 @@ async def open_sandbox(name: str, *, home: Home | None = None, **options: Any) -
     image: `local/NAME`, a folder with an OCI layout, or an OCI or Docker archive. Required.
     cpus: virtual CPUs (1). memory: MiB (512). workdir, user: of programs (the image's, else "/" and root).
     shell: of `shell()` ("/bin/sh"). hostname (the name). env: for every program. pull_policy ("if-missing").
-    boot_timeout: seconds to the ready state (60). home: the data folder (`Home.default()`).
+    boot_timeout: seconds to the ready state (60). warm: clone a template where one is or can be made (True); clones of
+    one template share the layout of their kernels' address space, which False avoids at the price of a boot. home: the
+    data folder (`Home.default()`).
 
     Entering raises InvalidConfigError (all problems at once), UnsupportedError for a documented option that is not
     built yet, SandboxAlreadyExistsError, HostNotReadyError, ImageError, StorageError or BootError; nothing is left
