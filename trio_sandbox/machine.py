@@ -17,14 +17,15 @@ import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
 
 import attrs
 import trio
 
 from trio_sandbox.binaries import host_program_path
 from trio_sandbox.config import SandboxConfig
-from trio_sandbox.errors import BootError, ProtocolError, SandboxError, StorageError
+from trio_sandbox.errors import BootError, SandboxError, StorageError
 from trio_sandbox.files import anonymous_file, copy_sparse, storage_errors
 from trio_sandbox.home import Home
 from trio_sandbox.host.facts import identity
@@ -50,6 +51,8 @@ CLONE_TIMEOUT = 5.0
 """Seconds for a clone to be ready. 50 ms is usual; the cold path is never much slower than waiting longer."""
 ENTROPY_SIZE = 64
 UPPER_MIB = 4096
+PLACEHOLDER_SIZE = 1 << 40
+"""Bytes of a blank template's disks: sparse, and larger than any disk that a clone will have."""
 
 WARM_FILES = (
     *("/lib*/ld-*", "/lib/*/ld-*", "/usr/lib*/ld-*", "/lib/ld-musl-*", "/etc/ld.so.cache", "/etc/passwd", "/etc/group"),
@@ -64,15 +67,24 @@ WARM_FILES = (
 
 @attrs.frozen
 class MachinePlan:
-    """What every try to make one sandbox's machine has in common. `base` is the open root file system."""
+    """What every try to make one sandbox's machine has in common.
+
+    base: descriptor of the root file system. upper: descriptor of a writable disk that the sandbox brings, None for a
+    new one; whoever made the plan closes both. mark: called with the name of each stage as it is reached.
+    """
 
     config: SandboxConfig
     home: Home
     assets: HostAssets
     rootfs: RootFilesystem
     base: int
+    upper: int | None = None
     mark: Callable[[str], None] = attrs.field(default=lambda stage: None, eq=False)
-    """Called with the name of each stage as it is reached."""
+
+    @property
+    def blank(self) -> bool:
+        """Whether the template for this machine is one with nothing mounted: the disks are not those of a template."""
+        return self.upper is not None
 
     def spec(
         self, sockets: Sockets, upper: int, memory: Memory | None = None, restore: int | None = None
@@ -101,14 +113,13 @@ class MachinePlan:
         """A digest of all that a template depends on: everything that shapes the machine, and what is in it."""
         fixed = attrs.evolve(self, config=attrs.evolve(self.config, name="template"), base=3)
         argv = qemu_argv(fixed.spec(Sockets(0, 1, 2), 4, Memory(5, shared=True)))
+        inside = ("blank",) if self.blank else (self.rootfs.chain_id, UPPER_MIB, WARM_FILES)
         depends_on = (
             argv,
             self.assets.qemu_version,
             identity(self.assets.qemu),
             identity(self.assets.kernel.image),
-            self.rootfs.chain_id,
-            UPPER_MIB,
-            WARM_FILES,
+            inside,
         )
         return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:40]
 
@@ -137,7 +148,10 @@ class _CloneFailed(Exception):
 
 
 async def _serve_cold(plan: MachinePlan, task_status: trio.TaskStatus[tuple[Machine, AgentLink]]) -> None:
-    with closing_descriptor(await create_upper(plan.home, UPPER_MIB)) as upper:
+    with ExitStack() as stack:
+        upper = plan.upper
+        if upper is None:
+            upper = stack.enter_context(closing_descriptor(await create_upper(plan.home, UPPER_MIB)))
         plan.mark("disks")
         async with _booted(plan, lambda sockets: plan.spec(sockets, upper)) as (machine, link):
             plan.mark("hello")
@@ -163,8 +177,7 @@ async def _serve_clone(
 ) -> None:
     started = False
     try:
-        assert template.upper is not None
-        with closing_descriptor(_copy(template.upper, plan.home)) as upper:
+        with _disk_of_clone(plan, template) as upper:
             plan.mark("disks")
             memory = Memory(template.ram, shared=False)
             build = lambda sockets: plan.spec(sockets, upper, memory, template.state)  # noqa: E731 - a builder in passing
@@ -172,9 +185,7 @@ async def _serve_clone(
                 plan.mark("restored")
                 link = AgentLink(machine.agent, greeted=True)
                 async with service(link.serve, name="agent link"):
-                    link.send(_identity(plan.config))
-                    with trio.fail_after(CLONE_TIMEOUT):
-                        await link.machine_message(FrameType.READY)
+                    await _introduce(plan, machine, link)
                     started = True
                     task_status.started((machine, link))
                     await trio.sleep_forever()
@@ -182,6 +193,30 @@ async def _serve_clone(
         if started or isinstance(error, StorageError):
             raise
         raise _CloneFailed from error
+
+
+@contextmanager
+def _disk_of_clone(plan: MachinePlan, template: OpenTemplate) -> Iterator[int]:
+    """The writable disk: the sandbox's own, or a copy of the template's as the saved machine remembers it."""
+    if plan.upper is not None:
+        yield plan.upper
+        return
+    assert template.upper is not None
+    with closing_descriptor(_copy(template.upper, plan.home)) as upper:
+        yield upper
+
+
+async def _introduce(plan: MachinePlan, machine: Machine, link: AgentLink) -> None:
+    """Tell a clone who it is, and a blank one what its disks are, and wait until it is ready."""
+    link.send(_configuration(plan.config) if plan.blank else _identity(plan.config))
+    with trio.fail_after(CLONE_TIMEOUT):
+        answer = (await link.machine_message(FrameType.READY, FrameType.BOOT_FAILED)).message
+    _raise_if_failed(answer, machine)
+
+
+def _raise_if_failed(answer: object, machine: Machine) -> None:
+    if isinstance(answer, BootFailed):
+        raise BootError(answer.stage, f"{answer.message} ({os.strerror(answer.errno)})", machine.console.tail())
 
 
 async def _configure(config: SandboxConfig, machine: Machine, link: AgentLink, configuration: Configure) -> None:
@@ -200,8 +235,7 @@ async def _configure(config: SandboxConfig, machine: Machine, link: AgentLink, c
         with trio.move_on_after(EXIT_TIMEOUT, shield=True):
             await machine.exited.wait()
         raise BootError("agent", "the machine ended before it was ready", machine.console.tail()) from None
-    if isinstance(answer, BootFailed):
-        raise BootError(answer.stage, f"{answer.message} ({os.strerror(answer.errno)})", machine.console.tail())
+    _raise_if_failed(answer, machine)
 
 
 def _identity(config: SandboxConfig) -> Identify:
@@ -248,7 +282,7 @@ async def _template(plan: MachinePlan) -> AsyncIterator[OpenTemplate | None]:
             with store.opened(key) as known:
                 if known is None:
                     await build_template(plan, key)
-    except (SandboxError, LinkLost) as error:
+    except (SandboxError, LinkLost, trio.TooSlowError) as error:
         log.warning("no warm template could be made, so this sandbox boots cold: %s", error)
     plan.mark("template")
     with store.opened(key) as made:
@@ -256,24 +290,38 @@ async def _template(plan: MachinePlan) -> AsyncIterator[OpenTemplate | None]:
 
 
 async def build_template(plan: MachinePlan, key: str) -> None:
-    """Boot a machine, bring it to the ready state without an identity, and save it under `key`.
+    """Boot a machine and save it under `key`: a blank one after its HELLO, else a ready one without an identity.
 
     Raises what a boot raises, and StorageError. Cancellation: the machine is killed and nothing is left.
     """
     store, folder = _store(plan.home), plan.home.folder("templates")
     plan = attrs.evolve(plan, config=attrs.evolve(plan.config, name="template"), mark=lambda stage: None)
-    with (
-        closing_descriptor(anonymous_file(folder)) as ram,
-        closing_descriptor(anonymous_file(folder)) as state,
-        closing_descriptor(await create_upper(plan.home, UPPER_MIB)) as upper,
-    ):
-        memory = Memory(ram, shared=True)
+    with ExitStack() as stack:
+        files = {part: stack.enter_context(closing_descriptor(anonymous_file(folder))) for part in ("ram", "state")}
+        if plan.blank:
+            # What a clone finds behind these slots is smaller: the guest knows only their size, and has read nothing.
+            base, upper = (stack.enter_context(closing_descriptor(_placeholder(folder))) for _ in range(2))
+            plan = attrs.evolve(plan, base=base, upper=upper)
+        else:
+            upper = stack.enter_context(closing_descriptor(await create_upper(plan.home, UPPER_MIB)))
+            files["upper"] = upper
+        memory = Memory(files["ram"], shared=True)
         async with _booted(plan, lambda sockets: plan.spec(sockets, upper, memory)) as (machine, link):
-            await _configure(plan.config, machine, link, _configuration(plan.config, template=True))
-            await machine.qmp.save(state)
+            if plan.blank:
+                with trio.fail_after(plan.config.boot_timeout):
+                    await link.machine_message(FrameType.HELLO)
+            else:
+                await _configure(plan.config, machine, link, _configuration(plan.config, template=True))
+            await machine.qmp.save(files["state"])
         # QEMU is gone: its memory file and its disk are as the saved machine remembers them.
-        store.publish(key, {"ram": ram, "state": state, "upper": upper})
+        store.publish(key, files)
         store.trim(keep=key)
+
+
+def _placeholder(folder: Path) -> int:
+    descriptor = anonymous_file(folder)
+    os.ftruncate(descriptor, PLACEHOLDER_SIZE)
+    return descriptor
 
 
 def _copy(upper: int, home: Home) -> int:
@@ -294,6 +342,3 @@ def closing_descriptor(descriptor: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-__all__ = ["EXIT_TIMEOUT", "MachinePlan", "ProtocolError", "build_template", "closing_descriptor", "serve_machine"]

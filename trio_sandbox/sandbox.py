@@ -60,6 +60,11 @@ class Runtime:
     # -- what the handle calls (`client.transport.SandboxControl`)
 
     @property
+    def console(self) -> str:
+        """The end of the guest's console."""
+        return self.machine.console.tail() if self.machine is not None else ""
+
+    @property
     def base_env(self) -> dict[str, str]:
         """The environment of every program: a PATH, the image's variables, then the sandbox's."""
         image = self.image.env if self.image else ()
@@ -180,7 +185,7 @@ async def serve_sandbox(
         runtime.image = rootfs.config
         mark("image")
         with closing_descriptor(os.open(rootfs.path, os.O_RDONLY | os.O_CLOEXEC)) as base:
-            plan = MachinePlan(config, home, assets, rootfs, base, mark)
+            plan = MachinePlan(config, home, assets, rootfs, base, mark=mark)
             try:
                 async with service(serve_machine, plan, name="machine") as (machine, link):
                     runtime.machine, runtime.link = machine, link

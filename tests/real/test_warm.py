@@ -15,8 +15,16 @@ from typing import Any
 import pytest
 import trio
 
-from trio_sandbox import Home, Sandbox, open_sandbox
+from trio_sandbox import Home, Sandbox, SandboxConfig, Stdin, open_sandbox
 from trio_sandbox import machine as machine_module
+from trio_sandbox.client.program import ExecHandle
+from trio_sandbox.host.ready import host_assets
+from trio_sandbox.image.rootfs import prepare_rootfs
+from trio_sandbox.image.upper import create_upper
+from trio_sandbox.machine import MachinePlan, closing_descriptor, serve_machine
+from trio_sandbox.relay.link import AgentLink
+from trio_sandbox.relay.messages import Exec, Shutdown
+from trio_sandbox.service import service
 from trio_sandbox.vm.templates import TemplateStore
 
 from .traces import leaving_nothing, machines
@@ -172,6 +180,38 @@ def folder(tmp_path: Path) -> Path:
     made = tmp_path / "templates"
     made.mkdir()
     return made
+
+
+async def output_of(link: AgentLink, script: str) -> str:
+    """Run a script on a bare link."""
+    request = Exec((b"sh", b"-c", script.encode()), (b"PATH=/usr/bin:/bin",))
+    return (await ExecHandle(link.open_session(request), Stdin.null(), None).collect()).stdout_text
+
+
+@pytest.mark.parametrize("choice", [True, False])
+async def test_a_sandbox_with_a_disk_of_its_own_keeps_what_it_wrote(
+    own_templates: TemplateStore, home: Home, choice: bool
+) -> None:
+    """Three machines in turn on one disk: from a blank template when warm, since nothing may be mounted in it yet."""
+    config = SandboxConfig.from_options("owner", {"image": "local/base", "memory": 256, "warm": choice})
+    assets, rootfs = await host_assets(home), await prepare_rootfs("local/base", home)
+    with (
+        closing_descriptor(os.open(rootfs.path, os.O_RDONLY)) as base,
+        closing_descriptor(await create_upper(home)) as upper,
+    ):
+        for number in range(3):
+            marks: list[str] = []
+            plan = MachinePlan(config, home, assets, rootfs, base, upper, marks.append)
+            async with service(serve_machine, plan) as (machine, link):
+                assert marks[-1] == ("restored" if choice else "hello")
+                assert await output_of(link, "cat /root/visits") == "visit\n" * number
+                assert await output_of(link, "echo visit >> /root/visits; hostname") == "owner\n"
+                link.send(Shutdown(1000))
+                with trio.fail_after(20):
+                    await machine.exited.wait()
+                assert machine.exit is not None
+                assert machine.exit.shutdown_reason == "guest-shutdown"
+    assert len(own_templates.keys()) == (1 if choice else 0)
 
 
 async def test_several_processes_build_it_once(folder: Path) -> None:

@@ -26,6 +26,11 @@ class Sandbox:
         return self._control.config.name
 
     @property
+    def console(self) -> str:
+        """The newest 32 KiB of what the guest printed on its serial console. Evidence, not truth."""
+        return self._control.console
+
+    @property
     def timings(self) -> Mapping[str, float]:
         """When each stage of the start was reached, in seconds since it was asked for, in order.
 

@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "frames.h"
-#include "msgpack.h"
+#include "../frames.h"
+#include "../msgpack.h"
 
 enum { DEPTH_MAX = 32 };
 
