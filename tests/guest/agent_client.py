@@ -22,8 +22,8 @@ DEADLINE = 20.0  # seconds for anything that is bound to happen
 
 NAMES = {
     "HELLO": 0x01, "CONFIGURE": 0x02, "READY": 0x03, "BOOT_FAILED": 0x04, "PING": 0x05, "PONG": 0x06,
-    "SHUTDOWN": 0x07, "GOODBYE": 0x08, "CLOCK": 0x09, "CLIENT_GONE": 0x0A, "ERROR": 0x0F, "EXEC": 0x10,
-    "STARTED": 0x11, "FAILED": 0x12, "STDIN": 0x13, "STDOUT": 0x14, "STDERR": 0x15, "EXITED": 0x16,
+    "SHUTDOWN": 0x07, "GOODBYE": 0x08, "CLOCK": 0x09, "CLIENT_GONE": 0x0A, "IDENTIFY": 0x0B, "ERROR": 0x0F,
+    "EXEC": 0x10, "STARTED": 0x11, "FAILED": 0x12, "STDIN": 0x13, "STDOUT": 0x14, "STDERR": 0x15, "EXITED": 0x16,
     "SIGNAL": 0x17, "KILL": 0x18, "CREDIT": 0x19, "STDIN_CLOSED": 0x1A,
 }  # fmt: skip
 TYPES = {number: name for name, number in NAMES.items()}
@@ -34,6 +34,8 @@ CONFIGURE = {
     "version": 1, "time_ns": 1_700_000_000_000_000_000, "entropy": b"e" * 32, "hostname": "tester",
     "machine_id": "0123456789abcdef" * 2, "base": "base", "upper": "upper",
 }  # fmt: skip
+TEMPLATE = {**CONFIGURE, "template": True, "warm": ["/bin/*"]}
+IDENTIFY = {name: CONFIGURE[name] for name in ("time_ns", "entropy", "hostname", "machine_id")}
 
 
 class HungUp(Exception):
@@ -166,11 +168,11 @@ class Client:
     def credit(self, session: int, count: int, slot: int = 0) -> None:
         self.send("CREDIT", struct.pack("<I", count), session, slot=slot)
 
-    def configure(self) -> Frame:
+    def configure(self, body: Mapping[str, object] = CONFIGURE) -> Frame:
         """Take HELLO, send CONFIGURE, take READY."""
         hello = self.expect("HELLO")
         assert hello.body["versions"] == [1]
-        self.send("CONFIGURE", CONFIGURE)
+        self.send("CONFIGURE", body)
         return self.expect("READY")
 
     def start(self, argv: Sequence[str | bytes], **options: Any) -> int:

@@ -24,7 +24,7 @@ SANITIZERS = {
 
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sanitized `agent`, `host` and `frames_check`."""
+    """A folder with the sanitized `agent`, `host`, `frames_check` and `warm_check`."""
     compiler = next((name for name in ("gcc", "clang", "cc") if shutil.which(name)), None)
     assert compiler, "the tests of the agent need a C compiler"
     folder = tmp_path_factory.mktemp("guest")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.guest.agent_client import Client, HungUp
+from tests.guest.agent_client import TEMPLATE, Client, HungUp
 from tests.guest.conftest import Launch
 
 # Says "ready" when its handler is in place, and every signal it gets.
@@ -178,6 +178,12 @@ def test_a_second_shutdown_shortens_the_grace(launch: Launch) -> None:
         agent.send("SHUTDOWN", {"grace_ms": 0})
         assert agent.outcome(session).signal == signal.SIGKILL
         agent.expect("GOODBYE")
+
+
+def test_hang_up_ends_a_template(launch: Launch) -> None:
+    with launch() as agent:
+        agent.configure(TEMPLATE)
+        agent.socket.close()
 
 
 @pytest.mark.parametrize("configured", [False, True])

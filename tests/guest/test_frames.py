@@ -100,6 +100,16 @@ def test_agent_refuses_bad_bodies_and_goes_on(agent: Client) -> None:
         {"base": "b" * 21},
         {"time_ns": -1},
         {"time_ns": "now"},
+        {"template": 1},
+        {"warm": ["/bin/sh"]},
+        {"template": False, "warm": ["/bin/sh"]},
+        {"template": True, "warm": "/bin/sh"},
+        {"template": True, "warm": ["bin/sh"]},
+        {"template": True, "warm": [""]},
+        {"template": True, "warm": ["/bin/\0sh"]},
+        {"template": True, "warm": [b"/bin/sh"]},
+        {"template": True, "warm": ["/" + "x" * 256]},
+        {"template": True, "warm": ["/bin/sh"] * 65},
     ],
 )
 def test_bad_configure_is_a_boot_failure(launch: Launch, change: dict[str, object]) -> None:

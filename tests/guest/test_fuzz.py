@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.guest.agent_client import CONFIGURE, HEADER, NAMES, TYPES, Client, encode, exec_map
+from tests.guest.agent_client import CONFIGURE, HEADER, NAMES, TEMPLATE, TYPES, Client, encode, exec_map
 from tests.guest.conftest import GUEST, Launch
 
 VECTORS: list[dict[str, Any]] = json.loads((GUEST / "vectors" / "frames.json").read_text())["frames"]
@@ -28,7 +28,7 @@ def mutated(draw: st.DrawFn) -> bytes:
         frame[at] = draw(st.integers(0, 255))
     if draw(st.booleans()):  # past the checks of the header, into those of the body
         body = bytes(frame[HEADER.size :])
-        session = 0 if TYPES.get(frame[4]) in ("PING", "CLOCK", "CLIENT_GONE") else draw(st.integers(1, 4))
+        session = 0 if TYPES.get(frame[4]) in ("PING", "CLOCK", "CLIENT_GONE", "IDENTIFY") else draw(st.integers(1, 4))
         kind = frame[4] if frame[4] in NAMES.values() else NAMES["EXEC"]
         frame = bytearray(HEADER.pack(len(body), kind, 0, 0, session, 0) + body)
     return bytes(frame)
@@ -49,11 +49,11 @@ streams = st.lists(st.one_of(mutated(), garbage), min_size=1, max_size=12).map(b
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     derandomize=True,
 )
-@given(stream=streams, cut=st.integers(1, 400))
-def test_mutated_streams(launch: Launch, stream: bytes, cut: int) -> None:
+@given(stream=streams, cut=st.integers(1, 400), template=st.booleans())
+def test_mutated_streams(launch: Launch, stream: bytes, cut: int, template: bool) -> None:
     # `launch` checks that the agent ended by itself, with status 0 and no word of a sanitizer.
     with launch() as agent:
-        agent.configure()
+        agent.configure(TEMPLATE if template else CONFIGURE)
         try:
             for at in range(0, len(stream), cut):
                 agent.send_raw(stream[at : at + cut])
@@ -62,9 +62,9 @@ def test_mutated_streams(launch: Launch, stream: bytes, cut: int) -> None:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
-@given(body=st.binary(max_size=300), change=st.integers(0, 160), value=st.integers(0, 255))
+@given(body=st.binary(max_size=300), change=st.integers(0, 200), value=st.integers(0, 255))
 def test_mutated_configure(launch: Launch, body: bytes, change: int, value: int) -> None:
-    good = bytearray(encode("CONFIGURE", CONFIGURE)[HEADER.size :])
+    good = bytearray(encode("CONFIGURE", TEMPLATE)[HEADER.size :])
     good[change % len(good)] = value
     for raw in (body, bytes(good)):
         with launch(may_fail=True) as agent:

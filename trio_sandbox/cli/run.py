@@ -202,7 +202,7 @@ async def _read_stdin() -> bytes:
     if pollable:
         try:
             await trio.lowlevel.wait_readable(descriptor)
-        except (PermissionError, OSError):  # /dev/null and other devices without polling are always ready
+        except OSError:  # /dev/null and other devices without polling are always ready
             await trio.lowlevel.checkpoint()
     else:
         await trio.lowlevel.checkpoint()
