@@ -44,7 +44,6 @@ static void enter_root(struct agent *agent, const struct configure *configure)
 
 static void warm_up(struct agent *agent, const struct configure *configure)
 {
-    identity_prepare_files();
     struct warm_result warmed = warm_files("/", configure->warm, configure->warm_count);
     log_info("read %zu files, %zu KiB", warmed.files, warmed.bytes / 1024);
     agent_note_time(agent, "warm");
@@ -73,6 +72,7 @@ static void become_template(struct agent *agent, const struct configure *configu
     if (agent->is_init) {
         set_randomness_and_clock(agent, &configure->identity);
         enter_root(agent, configure);
+        identity_prepare_files();
         warm_up(agent, configure);
     }
     if (!conversation_is_over(agent))

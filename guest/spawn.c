@@ -12,6 +12,7 @@
 
 #include "cgroup.h"
 #include "clock.h"
+#include "default_signals.h"
 #include "smallfile.h"
 #include "user.h"
 
@@ -44,13 +45,6 @@ static bool arrange_descriptors(const struct child_ends *ends)
 {
     return dup2(ends->input, 0) == 0 && dup2(ends->output, 1) == 1 && dup2(ends->error, 2) == 2 &&
            dup3(ends->status, STATUS_FD, O_CLOEXEC) == STATUS_FD && syscall(SYS_close_range, 4u, ~0u, 0u) == 0;
-}
-
-static void reset_signals(void)
-{
-    struct sigaction action = {.sa_handler = SIG_DFL};
-    for (int signal = 1; signal < NSIG; signal++)
-        sigaction(signal, &action, NULL); // fails for SIGKILL, SIGSTOP and the library's own, which is as well
 }
 
 static void unblock_signals(void)
@@ -143,7 +137,7 @@ static _Noreturn void run_child(const struct agent *agent, struct exec_request *
         write_kernel_file(agent->proc, "self/oom_score_adj", "0");
     if (!arrange_descriptors(ends))
         _exit(127);
-    reset_signals();
+    default_signals();
     umask(022);
     if (!user_resolve(request->user, &user))
         give_up(STAGE_USER_LOOKUP, errno);

@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "../default_signals.h"
 #include "host.h"
 
 static int fail(const char *what)
@@ -18,10 +19,8 @@ static int fail(const char *what)
 
 static void reset_signals(void)
 {
-    struct sigaction action = {.sa_handler = SIG_DFL};
     sigset_t none;
-    for (int signal = 1; signal < NSIG; signal++)
-        sigaction(signal, &action, NULL); // fails for SIGKILL, SIGSTOP and the library's own
+    default_signals();
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
 }

@@ -70,6 +70,10 @@ class FakeHost:
         self._do("probe")
         return Acceleration("tcg", "absent", "there is no /dev/kvm", 1)
 
+    async def _first_sandbox(self, home: Home) -> str:
+        self._do("sandbox")
+        return "started"
+
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
@@ -87,6 +91,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
         "host.qemu.find_qemu",
         "image.base.base_image_present",
         "image.base.build_base_image",
+        "cli.setup._first_sandbox",
     ):
         monkeypatch.setattr(f"trio_sandbox.{target}", getattr(host, target.rpartition(".")[2]))
     return host
@@ -99,7 +104,7 @@ def call(*arguments: str) -> Result:
 def test_all_steps_with_their_times(host: FakeHost) -> None:
     result = call()
     assert result.return_value == 0
-    assert host.did == ["kernel", "initramfs", "image", "probe"]
+    assert host.did == ["kernel", "initramfs", "image", "probe", "sandbox"]
     lines = [re.sub(r"\d+\.\d s", "N s", line) for line in result.output.splitlines()]
     assert lines == [
         "system packages …",
@@ -114,6 +119,8 @@ def test_all_steps_with_their_times(host: FakeHost) -> None:
         "default image: local/base (N s)",
         "acceleration …",
         "acceleration: tcg: there is no /dev/kvm (N s)",
+        "first sandbox …",
+        "first sandbox: started (N s)",
         "Ready after N s. See `trio-sandbox doctor`.",
     ]
 
@@ -131,7 +138,7 @@ def test_what_went_missing_is_made_again(host: FakeHost) -> None:
     host.did.clear()
     (host.home.initramfs / "a.cpio").unlink()
     call()
-    assert host.did == ["initramfs", "probe"]
+    assert host.did == ["initramfs", "probe", "sandbox"]
 
 
 @pytest.mark.parametrize("step", ["kernel", "initramfs", "image", "probe"])
@@ -145,7 +152,7 @@ def test_an_interrupt_is_told_and_the_next_run_goes_on(
     before = list(host.did)
     host.fail = None
     assert run(["setup"]) == 0
-    assert [*before, *host.did[len(before) :]] == ["kernel", "initramfs", "image", "probe"]
+    assert [*before, *host.did[len(before) :]] == ["kernel", "initramfs", "image", "probe", "sandbox"]
     assert stamp.holds(host.home.root)
 
 

@@ -24,7 +24,7 @@ class Warm:
 
     def __call__(self, *patterns: str, root: str | None = None) -> tuple[int, int]:
         """How many files were read, and how many bytes."""
-        command = [self.program, root or str(self.root), *patterns]
+        command = [str(self.program), root or str(self.root), *patterns]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **SANITIZERS})
         assert (done.returncode, done.stderr) == (0, "")
         files, size = map(int, done.stdout.split())

@@ -31,8 +31,8 @@ def machines() -> set[int]:
 
 
 def files_under(root: Path) -> frozenset[str]:
-    """Every path below `root`."""
-    return frozenset(str(path) for path in root.rglob("*")) if root.exists() else frozenset()
+    """Every file below `root`; folders come with their first use and stay."""
+    return frozenset(str(path) for path in root.rglob("*") if not path.is_dir()) if root.exists() else frozenset()
 
 
 @attrs.frozen
