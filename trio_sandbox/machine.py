@@ -40,6 +40,7 @@ from trio_sandbox.service import service
 from trio_sandbox.vm.command import Disk, MachineSpec, Memory, qemu_argv
 from trio_sandbox.vm.supervise import Machine, Sockets, supervise_vmm
 from trio_sandbox.vm.templates import OpenTemplate, TemplateStore
+from trio_sandbox.warm_files import WARM_FILES
 
 log = logging.getLogger("trio_sandbox.machine")
 
@@ -53,16 +54,6 @@ ENTROPY_SIZE = 64
 UPPER_MIB = 4096
 PLACEHOLDER_SIZE = 1 << 40
 """Bytes of a blank template's disks: sparse, and larger than any disk that a clone will have."""
-
-WARM_FILES = (
-    *("/lib*/ld-*", "/lib/*/ld-*", "/usr/lib*/ld-*", "/lib/ld-musl-*", "/etc/ld.so.cache", "/etc/passwd", "/etc/group"),
-    *("/lib/*/libc.so.6", "/usr/lib64/libc.so.6", "/lib/*/libm.so.6", "/lib/*/libz.so.1", "/lib/*/libexpat.so.1"),
-    *("/bin/sh", "/bin/bash", "/bin/busybox", "/usr/bin/env", "/bin/cat", "/bin/true", "/bin/ls", "/bin/echo"),
-    *("/usr/bin/python3", "/usr/local/bin/python3", "/usr/local/lib/libpython3*", "/usr/lib/*/libpython3*"),
-    *("/usr/lib/python3*/__pycache__/*", "/usr/local/lib/python3*/__pycache__/*"),
-    *("/usr/lib/python3*/encodings/__pycache__/*", "/usr/local/lib/python3*/encodings/__pycache__/*"),
-)
-"""Files that a first program is likely to touch: loader, libraries, shells, Python and its start-up modules."""
 
 
 @attrs.frozen

@@ -95,13 +95,13 @@ def test_a_durable_disk_keeps_the_guests_flushes() -> None:
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({}, "console=ttyS0 quiet panic=-1 reboot=t tsc_early_khz=2500000 mitigations=off"),
-        ({"tsc_khz": 0}, "console=ttyS0 quiet panic=-1 reboot=t mitigations=off"),
+        ({}, "console=ttyS0 quiet panic=-1 reboot=t tsc_early_khz=2500000 mitigations=off tsc=reliable"),
+        ({"tsc_khz": 0}, "console=ttyS0 quiet panic=-1 reboot=t mitigations=off tsc=reliable"),
         ({"acceleration": "kvm", "tsc_khz": 0}, "console=ttyS0 quiet panic=-1 reboot=t"),
-        ({"arch": "aarch64"}, "console=ttyAMA0 quiet panic=-1 mitigations=off"),
+        ({"arch": "aarch64"}, "console=ttyAMA0 quiet panic=-1 mitigations=off tsc=reliable"),
         (
             {"extra_kernel_parameters": ("x=1",), "tsc_khz": 0},
-            "console=ttyS0 quiet panic=-1 reboot=t mitigations=off x=1",
+            "console=ttyS0 quiet panic=-1 reboot=t mitigations=off tsc=reliable x=1",
         ),
     ],
 )
