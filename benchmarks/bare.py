@@ -22,7 +22,7 @@ from trio_sandbox.image.upper import create_upper
 from trio_sandbox.machine import MachinePlan
 from trio_sandbox.relay.frames import Frame, FrameReader, FrameType, Role, encode
 from trio_sandbox.relay.messages import Identify, encode_body
-from trio_sandbox.vm.command import MachineSpec, Memory, qemu_argv
+from trio_sandbox.vm.command import MachineSpec, qemu_argv
 from trio_sandbox.vm.qmp import IGNORE_SHARED
 from trio_sandbox.vm.supervise import Sockets
 from trio_sandbox.vm.templates import OpenTemplate
@@ -56,7 +56,7 @@ def started(plan: MachinePlan, upper: int, template: OpenTemplate | None = None)
     sockets = Sockets(*(theirs.fileno() for _, theirs in pairs))
     spec: MachineSpec = plan.spec(sockets, upper)
     if template is not None:
-        spec = plan.spec(sockets, upper, Memory(template.ram, shared=False), template.state)
+        spec = plan.clone_spec(sockets, upper, template)
     for ours, _ in pairs:
         ours.settimeout(TIMEOUT)
     process = subprocess.Popen(qemu_argv(spec), pass_fds=spec.descriptors, stderr=subprocess.DEVNULL)
@@ -104,11 +104,12 @@ def cloned(plan: MachinePlan, template: OpenTemplate) -> Iterator[tuple[BareMach
 
 def _restore(monitor: socket.socket, state: int) -> None:
     def line(command: str, **arguments: object) -> bytes:
-        return json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n"
+        message = {"execute": command, "arguments": arguments} if arguments else {"execute": command}
+        return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
     monitor.sendall(line("qmp_capabilities") + line("migrate-set-capabilities", **IGNORE_SHARED))
-    socket.send_fds(monitor, [line("getfd", fdname="state")], [state])
-    monitor.sendall(line("migrate-incoming", uri="fd:state"))
+    socket.send_fds(monitor, [line("getfd", fdname="s")], [state])
+    monitor.sendall(line("migrate-incoming", uri="fd:s"))
 
 
 def wait_for(agent: socket.socket, kind: FrameType) -> Frame:

@@ -26,7 +26,7 @@ import trio
 from trio_sandbox.binaries import host_program_path
 from trio_sandbox.config import SandboxConfig
 from trio_sandbox.errors import BootError, SandboxError, StorageError
-from trio_sandbox.files import anonymous_file, copy_sparse, storage_errors
+from trio_sandbox.files import anonymous_file, copy_sparse, descriptor_path, storage_errors
 from trio_sandbox.home import Home
 from trio_sandbox.host.facts import identity
 from trio_sandbox.host.ready import HostAssets
@@ -38,6 +38,7 @@ from trio_sandbox.relay.link import AgentLink, LinkLost
 from trio_sandbox.relay.messages import BootFailed, Configure, Hello, Identify
 from trio_sandbox.service import service
 from trio_sandbox.vm.command import Disk, MachineSpec, Memory, qemu_argv
+from trio_sandbox.vm.stub import kernel_stub
 from trio_sandbox.vm.supervise import Machine, Sockets, supervise_vmm
 from trio_sandbox.vm.templates import OpenTemplate, TemplateStore
 from trio_sandbox.warm_files import WARM_FILES
@@ -77,10 +78,8 @@ class MachinePlan:
         """Whether the template for this machine is one with nothing mounted: the disks are not those of a template."""
         return self.upper is not None
 
-    def spec(
-        self, sockets: Sockets, upper: int, memory: Memory | None = None, restore: int | None = None
-    ) -> MachineSpec:
-        """The machine, on these sockets and with this writable disk."""
+    def spec(self, sockets: Sockets, upper: int, memory: Memory | None = None) -> MachineSpec:
+        """The machine that boots, on these sockets and with this writable disk."""
         return MachineSpec(
             qemu=self.assets.qemu,
             kernel=self.assets.kernel.image,
@@ -94,10 +93,18 @@ class MachinePlan:
             agent=sockets.agent,
             disks=(Disk("base", self.base, readonly=True), Disk("upper", upper, readonly=False)),
             memory=memory,
-            restore=restore,
             name=self.config.name,
             arch=os.uname().machine,
         )
+
+    def clone_spec(self, sockets: Sockets, upper: int, template: OpenTemplate) -> MachineSpec:
+        """The same machine as a clone of `template`."""
+        spec = self.spec(sockets, upper, Memory(template.ram, shared=False))
+        spec = attrs.evolve(spec, restore=template.state)
+        if template.kernel is None:
+            return spec
+        stub = Path(descriptor_path(template.kernel))
+        return attrs.evolve(spec, kernel=stub, kernel_descriptor=template.kernel, initramfs=None)
 
     @property
     def template_key(self) -> str:
@@ -170,8 +177,7 @@ async def _serve_clone(
     try:
         with _disk_of_clone(plan, template) as upper:
             plan.mark("disks")
-            memory = Memory(template.ram, shared=False)
-            build = lambda sockets: plan.spec(sockets, upper, memory, template.state)  # noqa: E731 - a builder in passing
+            build = lambda sockets: plan.clone_spec(sockets, upper, template)  # noqa: E731 - a builder in passing
             async with service(supervise_vmm, build, host_program_path(), None, CLONE_TIMEOUT) as machine:
                 plan.mark("restored")
                 link = AgentLink(machine.agent, greeted=True)
@@ -304,6 +310,10 @@ async def build_template(plan: MachinePlan, key: str) -> None:
             else:
                 await _configure(plan.config, machine, link, _configuration(plan.config, template=True))
             await machine.qmp.save(files["state"])
+        if (stub := kernel_stub(plan.assets.kernel.image.read_bytes())) is not None:
+            files["kernel"] = stack.enter_context(closing_descriptor(anonymous_file(folder)))
+            with storage_errors(folder):
+                os.write(files["kernel"], stub)
         # QEMU is gone: its memory file and its disk are as the saved machine remembers them.
         store.publish(key, files)
         store.trim(keep=key)

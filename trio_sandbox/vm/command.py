@@ -50,7 +50,8 @@ class MachineSpec:
 
     qemu: Path
     kernel: Path
-    initramfs: Path
+    initramfs: Path | None
+    """None for a clone that is given a stub of a kernel."""
     acceleration: Literal["kvm", "tcg"]
     tsc_khz: int
     """Rate of the host's TSC; without it about one cold boot in twenty hangs under TCG. 0: not x86."""
@@ -67,6 +68,8 @@ class MachineSpec:
     """None: memory of the VMM's own."""
     restore: int | None = None
     """Descriptor of a device state to go on from, instead of booting."""
+    kernel_descriptor: int | None = None
+    """Descriptor that `kernel` is a path to, if it is."""
     name: str = "sandbox"
     arch: str = "x86_64"
     extra_kernel_parameters: tuple[str, ...] = ()
@@ -75,7 +78,8 @@ class MachineSpec:
     def descriptors(self) -> tuple[int, ...]:
         """All that the VMM must inherit."""
         memory = (self.memory.descriptor,) if self.memory else ()
-        return (self.console, self.monitor, self.agent, *memory, *(disk.descriptor for disk in self.disks))
+        kernel = (self.kernel_descriptor,) if self.kernel_descriptor is not None else ()
+        return (self.console, self.monitor, self.agent, *memory, *kernel, *(disk.descriptor for disk in self.disks))
 
 
 def kernel_command_line(spec: MachineSpec) -> str:
@@ -109,7 +113,7 @@ def qemu_argv(spec: MachineSpec) -> list[str]:
         *("-m", f"{spec.memory_mib}M"),
         *_memory(spec),
         *("-kernel", str(spec.kernel)),
-        *("-initrd", str(spec.initramfs)),
+        *(() if spec.initramfs is None else ("-initrd", str(spec.initramfs))),
         *("-append", kernel_command_line(spec)),
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),

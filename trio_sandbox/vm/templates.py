@@ -27,20 +27,22 @@ MAX_TEMPLATES = 12
 MAX_BYTES = 4 << 30
 """Bytes of disk that all templates together may take up. One for a 512 MiB guest takes about 150 MB."""
 JSON_LIMIT = 64 << 10
-PARTS = ("ram", "state", "upper")
+PARTS = ("ram", "state", "upper", "kernel")
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @attrs.frozen
 class OpenTemplate:
-    """A template's files, open: they stay usable when the template is evicted meanwhile. `upper` is None in a blank
-    one.
+    """A template's files, open: they stay usable when the template is evicted meanwhile.
+
+    upper: None in a blank one. kernel: the stub that clones are given (`stub.py`), None where there is none.
     """
 
     key: str
     ram: int
     state: int
     upper: int | None
+    kernel: int | None
 
 
 class TemplateStore:
@@ -72,7 +74,7 @@ class TemplateStore:
             os.utime(self._path(key, "json"))  # for the least-recently-used order
         except OSError:
             return None
-        return OpenTemplate(key, found["ram"], found["state"], found.get("upper"))
+        return OpenTemplate(key, found["ram"], found["state"], found.get("upper"), found.get("kernel"))
 
     def _facts(self, key: str) -> dict[str, list[int]] | None:
         try:
@@ -87,7 +89,9 @@ class TemplateStore:
         return facts if valid else None
 
     def publish(self, key: str, files: dict[str, int]) -> None:
-        """Make a template of open files without names: "ram", "state" and perhaps "upper". Raises StorageError."""
+        """Make a template of open files without names: "ram", "state", perhaps "upper" and "kernel". Raises
+        StorageError.
+        """
         for part, descriptor in files.items():
             publish(descriptor, self._path(key, part), durable=False)
         known = {
