@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from benchmarks import cold_boot, memory, warm_boot
+from benchmarks import cold_boot, memory, peers, warm_boot
 from benchmarks.figures import Figure, table
 from benchmarks.plot import bar_chart
 from trio_sandbox.home import Home
@@ -40,12 +40,16 @@ async def _measure(repeats: int) -> None:
     warm = await warm_boot.measure(home, repeats)
     show("Warm, against the bare cold boot", warm, cold[0])
     show("Warm, against the bare script", warm, warm[0])
+    containers, left_out = peers.measure(repeats)
+    if containers:
+        show("Containers on this host", containers, cold[0])
+    print("".join(f"not measured: {sentence}\n" for sentence in left_out))
     rate = await warm_boot.measure_sustained(home)
     show("Sustained", rate, rate[0])
     private = await memory.measure(home)
     show("Memory", private, private[0])
     RESULTS.mkdir(exist_ok=True)
-    results = {"cold": cold, "warm": warm, "sustained": rate, "memory": private}
+    results = {"cold": cold, "warm": warm, "containers": containers, "sustained": rate, "memory": private}
     document = {"machine": machine, **{name: [attrs.asdict(one) for one in many] for name, many in results.items()}}
     (RESULTS / "latest.json").write_text(json.dumps(document, indent=2) + "\n")
     (RESULTS / "latest.svg").write_text(bar_chart(f"Milliseconds, {machine}", [*cold, *warm]))

@@ -8,6 +8,7 @@ killed at once.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -21,6 +22,8 @@ import trio
 from trio_sandbox.client.sandbox import Sandbox
 from trio_sandbox.config import DEFAULT_PATH, SandboxConfig
 from trio_sandbox.errors import (
+    ExecFailedError,
+    LocalProtocolError,
     RemoteProtocolError,
     SandboxCrashedError,
     SandboxError,
@@ -79,10 +82,15 @@ class Runtime:
         return self.config.user or (self.image and self.image.user) or ""
 
     def open_session(self, request: Exec) -> Session:
-        """Begin a program. Raises SandboxNotRunningError, SandboxCrashedError, LocalProtocolError."""
-        if self.link is None or self.end is not None or self.asked is not None:
+        """Begin a program. Raises SandboxNotRunningError, SandboxCrashedError, and ExecFailedError for a request over 1
+        MiB.
+        """
+        if self.link is None or self.end is not None or self.asked is not None or not self.link.accepting:
             raise self.failure()
-        return self.link.open_session(request)
+        try:
+            return self.link.open_session(request)
+        except LocalProtocolError as error:
+            raise ExecFailedError("bad_args", errno.E2BIG, f"the command cannot be sent: {error}") from error
 
     async def stop(self, timeout: float) -> None:
         """Ask for a power-off with a grace of `timeout` seconds, or for a kill with 0, and wait for the end."""
@@ -128,7 +136,8 @@ class Runtime:
         if machine.exited.is_set() or self.asked is not EndReason.REQUESTED:
             return
         with trio.move_on_after(self._stop_timeout) as grace:
-            link.send(Shutdown(int(self._stop_timeout * 500)))
+            if link.accepting:  # else the guest powers off already, by itself
+                link.send(Shutdown(int(self._stop_timeout * 500)))
             await machine.exited.wait()
         if grace.cancelled_caught and self.asked is EndReason.REQUESTED:
             machine.grace = POWER_OFF_TIMEOUT

@@ -23,7 +23,7 @@ from trio_sandbox import (
 )
 from trio_sandbox.relay.credit import WINDOW
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("warm", [True, False], ids=["warm", "cold"])]
 
 
 async def python(sandbox: Sandbox, code: str, **options: Any) -> str:
@@ -33,9 +33,9 @@ async def python(sandbox: Sandbox, code: str, **options: Any) -> str:
     return output.stdout_text.strip()
 
 
-async def test_what_a_program_sees_and_how_it_ends() -> None:
+async def test_what_a_program_sees_and_how_it_ends(warm: bool) -> None:
     """One boot for the many small promises, each under its own name."""
-    async with open_sandbox("exec", image="local/base", env={"COLOUR": "red"}, hostname="hall") as sandbox:
+    async with open_sandbox("exec", image="local/base", warm=warm, env={"COLOUR": "red"}, hostname="hall") as sandbox:
         await its_own_machine(sandbox)
         await its_streams(sandbox)
         await its_end(sandbox)
@@ -124,6 +124,8 @@ async def its_failures(sandbox: Sandbox) -> None:
         ("true", {"cwd": "/no/such/folder"}, "bad_cwd"),
         ("true", {"user": "no-such-user"}, "user_setup_failed"),
         ("true", {"rlimits": [Rlimit.nofile(1 << 40)]}, "resource_limit"),
+        ("true", {"args": ["x" * 200_000]}, "bad_args"),
+        ("true", {"args": ["x" * 2_000_000]}, "bad_args"),
     ):
         with pytest.raises(ExecFailedError) as caught:
             await sandbox.exec(command, **options)
@@ -168,8 +170,8 @@ async def wrong_arguments(sandbox: Any) -> None:
     assert (await sandbox.exec("sh", {"args": ["-c", "cat"], "stdin_data": b"older"})).stdout_bytes == b"older"
 
 
-async def test_many_at_once_and_a_reader_that_stops_stalls_nobody() -> None:
-    async with open_sandbox("busy", image="local/base") as sandbox:
+async def test_many_at_once_and_a_reader_that_stops_stalls_nobody(warm: bool) -> None:
+    async with open_sandbox("busy", image="local/base", warm=warm) as sandbox:
         async with await sandbox.exec_stream("sh", ["-c", "yes"]) as stopped:  # nobody ever reads it
             results = {}
 
@@ -186,17 +188,16 @@ async def test_many_at_once_and_a_reader_that_stops_stalls_nobody() -> None:
             assert await stopped.wait() == (137, False)
 
 
-async def test_stop_lets_the_block_go_on_with_a_handle_that_says_so() -> None:
-    async with open_sandbox("stopping", image="local/base") as sandbox:
-        async with trio.open_nursery() as nursery:
-
-            @nursery.start_soon
-            async def open_session_ends_with_the_machine() -> None:
-                output = await sandbox.shell("trap 'echo asked; exit 3' TERM; while :; do sleep 0.1; done")
-                assert (output.exit_code, output.stdout_text) == (3, "asked\n")
-
-            await trio.sleep(1)
+async def test_stop_lets_the_block_go_on_with_a_handle_that_says_so(warm: bool) -> None:
+    async with open_sandbox("stopping", image="local/base", warm=warm) as sandbox:
+        script = "trap 'echo asked; exit 3' TERM; echo ready; while :; do sleep 0.1; done"
+        async with await sandbox.shell_stream(script) as handle:
+            seen = [await handle.recv(), await handle.recv()]
+            assert seen[1] is not None
+            assert seen[1].data == b"ready\n"
             await sandbox.stop()
+            output = await handle.collect()  # it ended in order before the machine did
+            assert (output.exit_code, output.stdout_text) == (3, "asked\n")
         assert await sandbox.wait() == (0, True)
         with pytest.raises(SandboxNotRunningError):
             await sandbox.exec("true")
@@ -204,15 +205,15 @@ async def test_stop_lets_the_block_go_on_with_a_handle_that_says_so() -> None:
         await sandbox.kill()
 
 
-async def test_a_guest_that_powers_itself_off_has_stopped() -> None:
-    async with open_sandbox("leaving", image="local/base") as sandbox:
+async def test_a_guest_that_powers_itself_off_has_stopped(warm: bool) -> None:
+    async with open_sandbox("leaving", image="local/base", warm=warm) as sandbox:
         with pytest.raises(SandboxNotRunningError):
             await sandbox.shell("sync; echo o > /proc/sysrq-trigger; sleep 1000")
         assert await sandbox.wait() == (0, True)
 
 
-async def test_kill_is_immediate() -> None:
-    async with open_sandbox("killed", image="local/base") as sandbox:
+async def test_kill_is_immediate(warm: bool) -> None:
+    async with open_sandbox("killed", image="local/base", warm=warm) as sandbox:
         began = trio.current_time()
         await sandbox.kill()
         assert await sandbox.wait() == (-9, False)

@@ -114,6 +114,11 @@ class AgentLink:
         self._mux.send_message(message)
         self._wake_writer()
 
+    @property
+    def accepting(self) -> bool:
+        """Whether sessions can begin: the agent is ready, and nobody has begun to power off."""
+        return self._mux.state is SideState.OPEN
+
     def fail(self, failure: Callable[[], BaseException]) -> None:
         """The machine is gone: every session raises what `failure` makes, now and from now on."""
         self._failure = failure
