@@ -10,6 +10,7 @@ machine id before anything else.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -53,6 +54,8 @@ CLONE_TIMEOUT = 5.0
 """Seconds for a clone to be ready. 50 ms is usual; the cold path is never much slower than waiting longer."""
 ENTROPY_SIZE = 64
 UPPER_MIB = 4096
+SPARE_ROOM = 64 << 20
+"""Bytes of disk that making a template leaves free beyond the guest's memory."""
 PLACEHOLDER_SIZE = 1 << 40
 """Bytes of a blank template's disks: sparse, and larger than any disk that a clone will have."""
 
@@ -293,6 +296,7 @@ async def build_template(plan: MachinePlan, key: str) -> None:
     """
     store, folder = _store(plan.home), plan.home.folder("templates")
     plan = attrs.evolve(plan, config=attrs.evolve(plan.config, name="template"), mark=lambda stage: None)
+    _require_room(folder, (plan.config.memory << 20) + SPARE_ROOM)
     with ExitStack() as stack:
         files = {part: stack.enter_context(closing_descriptor(anonymous_file(folder))) for part in ("ram", "state")}
         if plan.blank:
@@ -317,6 +321,13 @@ async def build_template(plan: MachinePlan, key: str) -> None:
         # QEMU is gone: its memory file and its disk are as the saved machine remembers them.
         store.publish(key, files)
         store.trim(keep=key)
+
+
+def _require_room(folder: Path, size: int) -> None:
+    """Raise StorageError at once rather than after a boot: a guest whose memory file cannot grow dies of SIGBUS."""
+    found = os.statvfs(folder)
+    if found.f_bavail * found.f_frsize < size:
+        raise StorageError(str(folder), errno.ENOSPC, f"less than {size >> 20} MiB are free")
 
 
 def _placeholder(folder: Path) -> int:
