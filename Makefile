@@ -57,7 +57,7 @@ bench: setup
 	$(BIN)/python -m benchmarks $(ARGS)
 
 soak: setup
-	$(BIN)/python -m pytest -m soak $(ARGS)
+	$(BIN)/python -m pytest -m soak -o faulthandler_timeout=3600 $(ARGS)
 
 guest: venv
 	$(MAKE) -C guest all sanitized
