@@ -36,7 +36,7 @@ from trio_sandbox.image.upper import create_upper
 from trio_sandbox.locks import exclusively
 from trio_sandbox.relay.frames import PROTOCOL_VERSION, FrameType
 from trio_sandbox.relay.link import AgentLink, LinkLost
-from trio_sandbox.relay.messages import BootFailed, Configure, Hello, Identify
+from trio_sandbox.relay.messages import BootFailed, Clock, Configure, Hello, Identify
 from trio_sandbox.service import service
 from trio_sandbox.vm.command import Disk, MachineSpec, Memory, qemu_argv
 from trio_sandbox.vm.stub import kernel_stub
@@ -182,7 +182,7 @@ async def _serve_clone(
             plan.mark("disks")
             build = lambda sockets: plan.clone_spec(sockets, upper, template)  # noqa: E731 - a builder in passing
             async with service(supervise_vmm, build, host_program_path(), None, CLONE_TIMEOUT) as machine:
-                plan.mark("restored")
+                plan.mark("spawned")
                 link = AgentLink(machine.agent, greeted=True)
                 async with service(link.serve, name="agent link"):
                     await _introduce(plan, machine, link)
@@ -212,6 +212,7 @@ async def _introduce(plan: MachinePlan, machine: Machine, link: AgentLink) -> No
     with trio.fail_after(CLONE_TIMEOUT):
         answer = (await link.machine_message(FrameType.READY, FrameType.BOOT_FAILED)).message
     _raise_if_failed(answer, machine)
+    link.send(Clock(time.time_ns()))  # what it was told first is as old as its start
 
 
 def _raise_if_failed(answer: object, machine: Machine) -> None:

@@ -48,7 +48,7 @@ def own_templates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TemplateSt
 async def warm(name: str, **options: Any) -> AsyncIterator[Sandbox]:
     """A sandbox that must have been cloned."""
     async with open_sandbox(name, image="local/base", **options) as sandbox:
-        assert "restored" in sandbox.timings, "it booted cold"
+        assert "spawned" in sandbox.timings, "it booted cold"
         yield sandbox
 
 
@@ -107,7 +107,7 @@ async def test_cold_gives_the_same_sandbox() -> None:
     seen = []
     for choice in (True, False):
         async with open_sandbox("same", image="local/base", warm=choice) as sandbox:
-            assert ("restored" in sandbox.timings) is choice
+            assert ("spawned" in sandbox.timings) is choice
             seen.append((await sandbox.shell(facts)).stdout_text)
     assert seen[0] == seen[1]
 
@@ -199,7 +199,7 @@ async def test_a_sandbox_with_a_disk_of_its_own_keeps_what_it_wrote(
             marks: list[str] = []
             plan = MachinePlan(config, home, assets, rootfs, base, upper, marks.append)
             async with service(serve_machine, plan) as (machine, link):
-                assert marks[-1] == ("restored" if choice else "hello")
+                assert marks[-1] == ("spawned" if choice else "hello")
                 assert await output_of(link, "cat /root/visits") == "visit\n" * number
                 assert await output_of(link, "echo visit >> /root/visits; hostname") == "owner\n"
                 link.send(Shutdown(1000))
@@ -220,9 +220,10 @@ async def test_several_processes_build_it_once(folder: Path) -> None:
     for process in processes:
         out, err = await trio.to_thread.run_sync(process.communicate)
         assert process.returncode == 0, err
-        assert b"restored" in out
+        assert b"spawned" in out
     assert len(TemplateStore(folder).keys()) == 1
-    assert len(list(folder.iterdir())) == 4
+    assert {path.suffix for path in folder.iterdir()} == {".ram", ".state", ".upper", ".kernel", ".json"}
+    assert len(list(folder.iterdir())) == 5
 
 
 async def test_a_builder_that_is_killed_leaves_nothing_that_counts(folder: Path, home: Home) -> None:

@@ -34,7 +34,7 @@ class Sandbox:
     def timings(self) -> Mapping[str, float]:
         """When each stage of the start was reached, in seconds since it was asked for, in order.
 
-        assets, image; template (only when one had to be made); disks; restored (a clone) or hello (a boot); ready.
+        assets, image; template (only when one had to be made); disks; spawned (a clone) or hello (a boot); ready.
         """
         return self._control.timings
 

@@ -133,7 +133,7 @@ async def supervise_vmm(
     task_status: trio.TaskStatus[Machine] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Start a VMM and own it. Reports `started(machine)` at the guest's first sign: a byte of its agent, so HELLO is on
-    its way.
+    its way; for a clone at once, and a state that cannot be restored is a BootError then.
 
     build: makes the machine's spec from its socket descriptors; called once for each try. launcher: the host program
     that ties QEMU's life to ours. kernel_log: descriptor that gets the console, or None. sign_timeout: seconds for
@@ -170,8 +170,13 @@ async def _run_vmm(
             service(machine.qmp.serve, name="qmp"),
         ):
             try:
-                await (_first_sign if machine.restore is None else _restored)(machine, sign_timeout)
-                task_status.started(machine)
+                if machine.restore is None:
+                    await _first_sign(machine, sign_timeout)
+                    task_status.started(machine)
+                else:
+                    # At once, so that what the clone is to be told waits for it in its port when it wakes.
+                    task_status.started(machine)
+                    await _restored(machine, sign_timeout)
                 await machine.wait_process()
             finally:
                 await machine.end()  # noqa: ASYNC102 - shielded within, until the killed process is reaped
