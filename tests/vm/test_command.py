@@ -41,7 +41,7 @@ def options(argv: list[str]) -> dict[str, list[str]]:
     [
         ("-M", "microvm"),
         ("-accel", "tcg,tb-size=64"),
-        ("-cpu", "max"),
+        ("-cpu", "max,erms=off,fsrm=off,smap=off"),
         ("-smp", "2"),
         ("-m", "256M"),
         ("-kernel", "/k/vmlinuz"),
