@@ -21,7 +21,7 @@ from trio_sandbox.image.rootfs import prepare_rootfs
 from trio_sandbox.image.upper import create_upper
 from trio_sandbox.machine import MachinePlan
 from trio_sandbox.relay.frames import Frame, FrameReader, FrameType, Role, encode
-from trio_sandbox.relay.messages import Identify, encode_body
+from trio_sandbox.relay.messages import Exec, Identify, encode_body
 from trio_sandbox.vm.command import MachineSpec, qemu_argv
 from trio_sandbox.vm.qmp import IGNORE_SHARED
 from trio_sandbox.vm.supervise import Sockets
@@ -119,6 +119,15 @@ def wait_for(agent: socket.socket, kind: FrameType) -> Frame:
         for frame in reader.feed_untrusted(agent.recv(65_536)):
             if frame.type is kind:
                 return frame
+
+
+def execute(agent: socket.socket, session: int, argv: tuple[bytes, ...]) -> float:
+    """Milliseconds from an EXEC on the raw port to its EXITED."""
+    began = time.perf_counter()
+    request = encode_body(Exec(argv, (b"PATH=/usr/bin:/bin",)))
+    agent.sendall(encode(Frame(FrameType.EXEC, session, request), Role.HOST))
+    wait_for(agent, FrameType.EXITED)
+    return (time.perf_counter() - began) * 1e3
 
 
 def ping(agent: socket.socket) -> float:

@@ -37,6 +37,11 @@ async def measure(home: Home, repeats: int) -> list[Figure]:
 async def _one_round(plan: MachinePlan, template: OpenTemplate, samples: Samples) -> None:
     with bare.cloned(plan, template) as (machine, took):
         samples.add("bare script, clone, to ready", took)
+        for session, name in (
+            (1, "bare script, first python3 -c print(1)"),
+            (2, "bare script, second python3 -c print(1)"),
+        ):
+            samples.add(name, bare.execute(machine.agent, session, (b"python3", b"-c", b"print(1)")))
         samples.add("raw port, ping", statistics.median(bare.ping(machine.agent) for _ in range(20)))
     began = time.perf_counter()
     async with open_sandbox("bench", image=bare.IMAGE, home=plan.home) as sandbox:
