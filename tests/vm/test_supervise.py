@@ -50,11 +50,13 @@ async def test_the_end_of_the_block_kills_and_reaps(tmp_path: Path) -> None:
 
 
 async def test_an_exit_of_its_own_is_seen_with_its_evidence(tmp_path: Path) -> None:
-    body = """os.write(console, b"booting\\nKernel panic\\x1b[0m\\n")
+    body = """os.read(agent, 1)
+os.write(console, b"booting\\nKernel panic\\x1b[0m\\n")
 os.write(monitor, b'{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"}}\\n')
 print("qemu: warning: so it goes", file=sys.stderr)
 """
     async with serving(fake_vmm(tmp_path, SIGN, body)) as machine:
+        await machine.agent.send_all(b"x")  # now it may go
         await machine.exited.wait()
         assert machine.exit.returncode == 0
         assert machine.exit.shutdown_reason == "guest-reset"
@@ -104,6 +106,27 @@ async def test_cancel_while_booting_leaves_no_process(tmp_path: Path) -> None:
             entered.append(True)
     assert not entered
     assert not any(map(alive, pids(tmp_path)))
+    assert descriptors() == before
+
+
+async def test_cancel_at_each_checkpoint_leaves_no_process(tmp_path: Path) -> None:
+    """After each number of steps from none on: while the process is spawned, while its services are entered, later."""
+    build = fake_vmm(tmp_path, SIGN, LAST)
+    before = descriptors()
+    for steps in range(40):
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def cancel(scope: trio.CancelScope = scope, steps: int = steps) -> None:
+                    for _ in range(steps):
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+
+                async with serving(build):
+                    await trio.sleep_forever()
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+        assert children == "", f"after {steps} steps"
     assert descriptors() == before
 
 

@@ -164,25 +164,33 @@ async def _run_vmm(
     task_status: trio.TaskStatus[Machine],
 ) -> None:
     with _started_process(build, launcher, kernel_log) as (machine, console, stderr):
-        async with (
-            service(drain, console, machine.console, name="console"),
-            service(drain, stderr, machine.stderr, name="vmm stderr"),
-            service(machine.qmp.serve, name="qmp"),
-        ):
-            try:
-                if machine.restore is None:
-                    await _first_sign(machine, sign_timeout)
-                    task_status.started(machine)
-                else:
-                    # At once, so that what the clone is to be told waits for it in its port when it wakes.
-                    task_status.started(machine)
-                    await _restored(machine, sign_timeout)
-                await machine.wait_process()
-            finally:
-                await machine.end()  # noqa: ASYNC102 - shielded within, until the killed process is reaped
-                await _last_words(machine)  # noqa: ASYNC102 - shielded and timed within
-                machine.exited.set()
-            await trio.sleep_forever()
+        try:
+            async with (
+                service(drain, console, machine.console, name="console"),
+                service(drain, stderr, machine.stderr, name="vmm stderr"),
+                service(machine.qmp.serve, name="qmp"),
+            ):
+                await _attend(machine, sign_timeout, task_status)
+        finally:
+            await machine.end()  # noqa: ASYNC102 - for a cancel that came while the services above were being entered
+
+
+async def _attend(machine: Machine, sign_timeout: float, task_status: trio.TaskStatus[Machine]) -> None:
+    """See the machine through its start and its life, and end it when the block it serves has ended."""
+    try:
+        if machine.restore is None:
+            await _first_sign(machine, sign_timeout)
+            task_status.started(machine)
+        else:
+            # At once, so that what the clone is to be told waits for it in its port when it wakes.
+            task_status.started(machine)
+            await _restored(machine, sign_timeout)
+        await machine.wait_process()
+    finally:
+        await machine.end()  # noqa: ASYNC102 - shielded within, until the killed process is reaped
+        await _last_words(machine)  # noqa: ASYNC102 - shielded and timed within
+        machine.exited.set()
+    await trio.sleep_forever()
 
 
 async def _first_sign(machine: Machine, sign_timeout: float) -> None:
@@ -245,7 +253,12 @@ def _started_process(
             far.append(theirs)
         spec = build(Sockets(far[0].fileno(), far[1].fileno(), far[2].fileno()))
         process = _spawn(launcher, spec, far[3].fileno())
-        pidfd = os.pidfd_open(process.pid)
+        try:
+            pidfd = os.pidfd_open(process.pid)
+        except OSError:  # no descriptor left for it
+            process.kill()
+            process.wait()
+            raise
         for end in far:
             end.close()
         console, monitor, agent, stderr = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in near)
