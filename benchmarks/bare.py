@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import attrs
 
 from trio_sandbox.config import SandboxConfig
-from trio_sandbox.files import anonymous_file, copy_sparse
+from trio_sandbox.files import anonymous_copy
 from trio_sandbox.home import Home
 from trio_sandbox.host.ready import host_assets
 from trio_sandbox.image.rootfs import prepare_rootfs
@@ -89,9 +89,8 @@ def cloned(plan: MachinePlan, template: OpenTemplate) -> Iterator[tuple[BareMach
     began = time.perf_counter()
     assert template.upper is not None
     os.lseek(template.state, 0, os.SEEK_SET)  # the position is shared with the QEMU that read it last
-    upper = anonymous_file(plan.home.scratch)
+    upper = anonymous_copy(template.upper, plan.home.scratch)
     try:
-        copy_sparse(template.upper, upper)
         with started(plan, upper, template) as machine:
             _restore(machine.monitor, template.state)
             who = Identify(time.time_ns(), secrets.token_bytes(64), "bench", secrets.token_hex(16))

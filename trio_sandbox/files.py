@@ -130,6 +130,21 @@ def copy_sparse(source: int, target: int) -> None:
         _copy_range(source, target, start, offset)
 
 
+def anonymous_copy(source: int, folder: Path) -> int:
+    """Open a new file without a name in `folder`, equal to the open file `source`; the caller closes it.
+
+    Raises StorageError.
+    """
+    target = anonymous_file(folder)
+    try:
+        with storage_errors(folder):
+            copy_sparse(source, target)
+    except BaseException:
+        os.close(target)
+        raise
+    return target
+
+
 def _copy_range(source: int, target: int, start: int, end: int) -> None:
     while start < end:
         try:

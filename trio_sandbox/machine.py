@@ -27,7 +27,7 @@ import trio
 from trio_sandbox.binaries import host_program_path
 from trio_sandbox.config import SandboxConfig
 from trio_sandbox.errors import BootError, SandboxError, StorageError
-from trio_sandbox.files import anonymous_file, copy_sparse, descriptor_path, storage_errors
+from trio_sandbox.files import anonymous_copy, anonymous_file, descriptor_path, storage_errors
 from trio_sandbox.home import Home
 from trio_sandbox.host.facts import identity
 from trio_sandbox.host.ready import HostAssets
@@ -202,7 +202,7 @@ def _disk_of_clone(plan: MachinePlan, template: OpenTemplate) -> Iterator[int]:
         yield plan.upper
         return
     assert template.upper is not None
-    with closing_descriptor(_copy(template.upper, plan.home)) as upper:
+    with closing_descriptor(anonymous_copy(template.upper, plan.home.scratch)) as upper:
         yield upper
 
 
@@ -335,17 +335,6 @@ def _placeholder(folder: Path) -> int:
     descriptor = anonymous_file(folder)
     os.ftruncate(descriptor, PLACEHOLDER_SIZE)
     return descriptor
-
-
-def _copy(upper: int, home: Home) -> int:
-    target = anonymous_file(home.scratch)
-    try:
-        with storage_errors(home.scratch):
-            copy_sparse(upper, target)
-    except BaseException:
-        os.close(target)
-        raise
-    return target
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 
 from trio_sandbox.errors import HostNotReadyError, InvalidConfigError
-from trio_sandbox.files import anonymous_file, copy_sparse, descriptor_path, publish, storage_errors
+from trio_sandbox.files import anonymous_copy, anonymous_file, descriptor_path, publish, storage_errors
 from trio_sandbox.home import Home
 from trio_sandbox.tools import run_tool
 
@@ -48,14 +48,8 @@ def _is_sound(prototype: Path, size_mib: int) -> bool:
 
 
 def _copy(prototype: Path, folder: Path) -> int:
-    target = anonymous_file(folder)
-    try:
-        with storage_errors(folder), prototype.open("rb") as source:
-            copy_sparse(source.fileno(), target)
-    except BaseException:
-        os.close(target)
-        raise
-    return target
+    with storage_errors(folder), prototype.open("rb") as source:
+        return anonymous_copy(source.fileno(), folder)
 
 
 async def _make_prototype(prototype: Path, size_mib: int) -> None:

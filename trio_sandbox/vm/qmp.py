@@ -58,7 +58,6 @@ class QmpClient:
         self._closed = False
         self.ended = trio.Event()
         self.shutdown_reason: str | None = None
-        self.panicked = False
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Negotiate, read until QEMU closes the monitor, stay until cancelled. A broken monitor is a closed one."""
@@ -100,8 +99,6 @@ class QmpClient:
             raise RemoteProtocolError("QMP: not a map")
         if message.get("event") == "SHUTDOWN":
             self.shutdown_reason = str(message.get("data", {}).get("reason", "unknown"))
-        elif message.get("event") == "GUEST_PANICKED":
-            self.panicked = True
         elif (pending := self._pending.get(message.get("id", 0))) is not None:
             pending.answer = message
             pending.done.set()
