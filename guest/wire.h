@@ -10,7 +10,7 @@ enum {
     HEADER_SIZE = 16,
     BODY_MAX = 64 * 1024,   // of one frame, the header not counted
     EXEC_MAX = 1024 * 1024, // of an EXEC map joined from its parts
-    WINDOW = 256 * 1024,    // credit of a fresh session, once for each direction
+    WINDOW = 256 * 1024,    // largest credit of a session, once for each direction
     BULK_MAX = 128 * 1024,  // output of commands that may wait in the agent, headers included
     PING_MAX = 64,          // body of a PING
     ARGV_MAX = 4096,        // strings in argv
@@ -21,7 +21,10 @@ enum {
     HOSTNAME_MAX = 64,      // bytes
     MACHINE_ID_LENGTH = 32, // hex digits
     SERIAL_MAX = 20,        // bytes: VIRTIO_BLK_ID_BYTES
-    SESSIONS_MAX = 1024,    // open at once: 16 clients with 64 each
+    SESSIONS_MAX = 1088,    // open at once: 16 clients with 64 each, and 64 that survive theirs
+    PATH_BYTES_MAX = 4096,  // of a path in FS, its NUL not counted
+    EVENT_NAME_MAX = 128,   // bytes
+    EVENT_MAX = 64 * 1024,  // bytes of an event's payload
     WARM_MAX = 64,          // patterns in CONFIGURE
     WARM_PATTERN_MAX = 256, // bytes of one
     SILENCE_MAX_S = 10,     // guest time from HELLO to CONFIGURE, and from a template's READY to IDENTIFY
@@ -51,7 +54,13 @@ enum frame_type {
     KILL = 0x18,
     CREDIT = 0x19,
     STDIN_CLOSED = 0x1a,
-    FRAME_TYPES = 0x1b, // one more than the last
+    RESIZE = 0x1b,
+    DEADLINE = 0x1c,
+    FS = 0x1d,
+    DONE = 0x1e,
+    EMIT = 0x1f,
+    SUBSCRIBE = 0x20,
+    FRAME_TYPES = 0x21, // one more than the last
 };
 
 enum frame_flag {

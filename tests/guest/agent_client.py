@@ -24,7 +24,8 @@ NAMES = {
     "HELLO": 0x01, "CONFIGURE": 0x02, "READY": 0x03, "BOOT_FAILED": 0x04, "PING": 0x05, "PONG": 0x06,
     "SHUTDOWN": 0x07, "GOODBYE": 0x08, "CLOCK": 0x09, "CLIENT_GONE": 0x0A, "IDENTIFY": 0x0B, "ERROR": 0x0F,
     "EXEC": 0x10, "STARTED": 0x11, "FAILED": 0x12, "STDIN": 0x13, "STDOUT": 0x14, "STDERR": 0x15, "EXITED": 0x16,
-    "SIGNAL": 0x17, "KILL": 0x18, "CREDIT": 0x19, "STDIN_CLOSED": 0x1A,
+    "SIGNAL": 0x17, "KILL": 0x18, "CREDIT": 0x19, "STDIN_CLOSED": 0x1A, "RESIZE": 0x1B, "DEADLINE": 0x1C,
+    "FS": 0x1D, "DONE": 0x1E, "EMIT": 0x1F, "SUBSCRIBE": 0x20,
 }  # fmt: skip
 TYPES = {number: name for name, number in NAMES.items()}
 RAW = {"PING", "PONG", "STDIN", "STDOUT", "STDERR", "CREDIT"}

@@ -23,14 +23,24 @@ PROTOCOL_VERSION = 1
 
 
 class Role(enum.Enum):
-    """The two ends of the agent stream."""
+    """The ends of a stream: HOST and GUEST of the agent stream, CLIENT and RELAY of a client's connection."""
 
     HOST = "host"
     GUEST = "guest"
+    CLIENT = "client"
+    RELAY = "relay"
 
     @property
     def peer(self) -> Role:
-        return Role.GUEST if self is Role.HOST else Role.HOST
+        return _PEERS[self]
+
+    @property
+    def opens(self) -> bool:
+        """Whether this end opens sessions; the other one ends them."""
+        return self in (Role.HOST, Role.CLIENT)
+
+
+_PEERS = {Role.HOST: Role.GUEST, Role.GUEST: Role.HOST, Role.CLIENT: Role.RELAY, Role.RELAY: Role.CLIENT}
 
 
 class FrameType(enum.IntEnum):
@@ -59,6 +69,22 @@ class FrameType(enum.IntEnum):
     KILL = 0x18
     CREDIT = 0x19
     STDIN_CLOSED = 0x1A
+    RESIZE = 0x1B
+    DEADLINE = 0x1C
+    FS = 0x1D
+    DONE = 0x1E
+    EMIT = 0x1F
+    SUBSCRIBE = 0x20
+    JOIN = 0x30
+    WELCOME = 0x31
+    BUSY = 0x32
+    REQUEST = 0x33
+    ANSWER = 0x34
+    ENDED = 0x35
+    ATTACH = 0x36
+    OPENED = 0x37
+    DETACH = 0x38
+    DETACHED = 0x39
 
 
 class Flag(enum.IntFlag):
@@ -91,31 +117,49 @@ class FrameRule:
 
 
 _HOST, _GUEST = frozenset({Role.HOST}), frozenset({Role.GUEST})
+_CLIENT, _RELAY = frozenset({Role.CLIENT}), frozenset({Role.RELAY})
+_ASKING, _ANSWERING = _HOST | _CLIENT, _GUEST | _RELAY
 
 RULES: dict[FrameType, FrameRule] = {
     FrameType.HELLO: FrameRule(_GUEST, Scope.MACHINE),
     FrameType.CONFIGURE: FrameRule(_HOST, Scope.MACHINE),
     FrameType.READY: FrameRule(_GUEST, Scope.MACHINE),
     FrameType.BOOT_FAILED: FrameRule(_GUEST, Scope.MACHINE),
-    FrameType.PING: FrameRule(_HOST, Scope.MACHINE),
-    FrameType.PONG: FrameRule(_GUEST, Scope.MACHINE),
+    FrameType.PING: FrameRule(_ASKING, Scope.MACHINE),
+    FrameType.PONG: FrameRule(_ANSWERING, Scope.MACHINE),
     FrameType.SHUTDOWN: FrameRule(_HOST, Scope.MACHINE),
     FrameType.GOODBYE: FrameRule(_GUEST, Scope.MACHINE),
     FrameType.CLOCK: FrameRule(_HOST, Scope.MACHINE),
     FrameType.CLIENT_GONE: FrameRule(_HOST, Scope.MACHINE),
     FrameType.IDENTIFY: FrameRule(_HOST, Scope.MACHINE),
-    FrameType.ERROR: FrameRule(_GUEST, Scope.EITHER),
-    FrameType.EXEC: FrameRule(_HOST, Scope.SESSION, flags=Flag.MORE),
-    FrameType.STARTED: FrameRule(_GUEST, Scope.SESSION),
-    FrameType.FAILED: FrameRule(_GUEST, Scope.SESSION),
-    FrameType.STDIN: FrameRule(_HOST, Scope.SESSION, flags=Flag.END, bulk=True),
-    FrameType.STDOUT: FrameRule(_GUEST, Scope.SESSION, bulk=True),
-    FrameType.STDERR: FrameRule(_GUEST, Scope.SESSION, bulk=True),
-    FrameType.EXITED: FrameRule(_GUEST, Scope.SESSION),
-    FrameType.SIGNAL: FrameRule(_HOST, Scope.SESSION),
-    FrameType.KILL: FrameRule(_HOST, Scope.SESSION),
-    FrameType.CREDIT: FrameRule(_HOST | _GUEST, Scope.SESSION),
-    FrameType.STDIN_CLOSED: FrameRule(_GUEST, Scope.SESSION),
+    FrameType.ERROR: FrameRule(_ANSWERING, Scope.EITHER),
+    FrameType.EXEC: FrameRule(_ASKING, Scope.SESSION, flags=Flag.MORE),
+    FrameType.STARTED: FrameRule(_ANSWERING, Scope.SESSION),
+    FrameType.FAILED: FrameRule(_ANSWERING, Scope.SESSION),
+    FrameType.STDIN: FrameRule(_ASKING, Scope.SESSION, flags=Flag.END, bulk=True),
+    FrameType.STDOUT: FrameRule(_ANSWERING, Scope.SESSION, bulk=True),
+    FrameType.STDERR: FrameRule(_ANSWERING, Scope.SESSION, bulk=True),
+    FrameType.EXITED: FrameRule(_ANSWERING, Scope.SESSION),
+    FrameType.SIGNAL: FrameRule(_ASKING, Scope.SESSION),
+    FrameType.KILL: FrameRule(_ASKING, Scope.SESSION),
+    FrameType.CREDIT: FrameRule(_ASKING | _ANSWERING, Scope.SESSION),
+    FrameType.STDIN_CLOSED: FrameRule(_ANSWERING, Scope.SESSION),
+    FrameType.RESIZE: FrameRule(_ASKING, Scope.SESSION),
+    FrameType.DEADLINE: FrameRule(_ASKING, Scope.SESSION),
+    FrameType.FS: FrameRule(_ASKING, Scope.SESSION, flags=Flag.MORE),
+    FrameType.DONE: FrameRule(_ANSWERING, Scope.SESSION),
+    FrameType.EMIT: FrameRule(_ASKING, Scope.SESSION, flags=Flag.MORE),
+    FrameType.SUBSCRIBE: FrameRule(_ASKING, Scope.SESSION),
+    FrameType.JOIN: FrameRule(_CLIENT, Scope.MACHINE),
+    FrameType.WELCOME: FrameRule(_RELAY, Scope.MACHINE),
+    FrameType.BUSY: FrameRule(_RELAY, Scope.MACHINE),
+    FrameType.REQUEST: FrameRule(_CLIENT, Scope.MACHINE),
+    FrameType.ANSWER: FrameRule(_RELAY, Scope.MACHINE),
+    FrameType.ENDED: FrameRule(_RELAY, Scope.MACHINE),
+    FrameType.ATTACH: FrameRule(_CLIENT, Scope.SESSION),
+    FrameType.OPENED: FrameRule(_RELAY, Scope.SESSION),
+    FrameType.DETACH: FrameRule(_CLIENT, Scope.SESSION),
+    FrameType.DETACHED: FrameRule(_RELAY, Scope.SESSION),
 }
 
 

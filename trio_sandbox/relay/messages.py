@@ -10,10 +10,11 @@ import attrs
 
 from trio_sandbox.convert import pack, unpack_untrusted
 from trio_sandbox.errors import RemoteProtocolError
+from trio_sandbox.relay.credit import WINDOW
 from trio_sandbox.relay.frames import FrameType
 
 MAX_MESSAGE = 1 << 20
-"""Bytes of a control message that goes in several frames (EXEC alone)."""
+"""Bytes of a control message that goes in several frames (EXEC, FS, EMIT)."""
 
 
 @attrs.frozen
@@ -83,6 +84,198 @@ class Exec:
     stdin: bool = False
     rlimits: tuple[tuple[int, int, int], ...] = ()
     timeout_ms: int = 0
+    deadline_ms: int = 0
+    """As `timeout_ms`, but the end is not reported as a timeout: whoever set it is gone by then."""
+    tty: bool = False
+    rows: int = 24
+    cols: int = 80
+    detached: bool = False
+    """For the relay: the session survives its client, and may be detached from."""
+    window: int = WINDOW
+    stdin_window: int = WINDOW
+
+
+@attrs.frozen
+class Fs:
+    """One operation on the guest's files; docs/wire.md has the table of what each takes and gives."""
+
+    op: str
+    path: bytes
+    to: bytes = b""
+    user: str = ""
+    owner: str = ""
+    mode: int = -1
+    offset: int = 0
+    length: int = -1
+    atomic: bool = False
+    fsync: bool = False
+    follow: bool = True
+    recursive: bool = False
+    deadline_ms: int = 0
+    window: int = WINDOW
+    stdin_window: int = WINDOW
+
+
+@attrs.frozen
+class FileStatus:
+    """statx(2) of one file. `mode` with the type bits; times in nanoseconds since the epoch, `birth_ns` 0 if unknown."""
+
+    mode: int
+    size: int
+    uid: int
+    gid: int
+    nlink: int
+    ino: int
+    dev: int
+    rdev: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    birth_ns: int
+
+
+@attrs.frozen
+class Done:
+    """The end of FS, EMIT and SUBSCRIBE. `errno` 0: done. `path`: the file that the error is about."""
+
+    errno: int = 0
+    message: str = ""
+    path: bytes = b""
+    count: int = 0
+    target: bytes = b""
+    status: FileStatus | None = None
+
+
+@attrs.frozen
+class Emit:
+    """An event for the programs that listen in the guest. `payload`: JSON text without a line feed."""
+
+    name: str
+    payload: bytes
+
+
+@attrs.frozen
+class Subscribe:
+    """Events that guest programs emit from now on, as lines on STDOUT. `name`: only this one; "" for all."""
+
+    name: str = ""
+    drop_oldest: bool = True
+    window: int = WINDOW
+
+
+@attrs.frozen
+class Resize:
+    rows: int
+    cols: int
+
+
+@attrs.frozen
+class Deadline:
+    """A new deadline for the session, in milliseconds from now; 0 for none."""
+
+    deadline_ms: int
+
+
+@attrs.frozen
+class Join:
+    """A client asks for a channel, or for a control connection, and waits for one at most so long."""
+
+    versions: tuple[int, ...]
+    control: bool = False
+    wait_ms: int = 0
+
+
+@attrs.frozen
+class Welcome:
+    """What a handle must know of the sandbox."""
+
+    version: int
+    name: str
+    slot: int
+    limit: int
+    used: int
+    env: dict[str, str]
+    workdir: str
+    user: str
+    shell: str
+
+
+@attrs.frozen
+class Busy:
+    """No channel is free. `what` says of which kind: "clients" or "controls"."""
+
+    what: str
+    limit: int
+    used: int
+
+
+@attrs.frozen
+class Request:
+    """Something about the sandbox as a whole: "stop", "kill", "wait", "status", "sessions"."""
+
+    op: str
+    timeout_ms: int = 0
+
+
+@attrs.frozen
+class SessionInfo:
+    """A session that survives its client. `attached`: somebody is attached to it now."""
+
+    id: int
+    pid: int
+    command: str
+    tty: bool
+    attached: bool
+
+
+@attrs.frozen
+class Answer:
+    """`error` is "" when the request was done, else what kind of error it met."""
+
+    error: str = ""
+    message: str = ""
+    state: str = ""
+    reason: str = ""
+    exit_code: int = 0
+    console_tail: str = ""
+    clients: int = 0
+    sessions: tuple[SessionInfo, ...] = ()
+
+
+@attrs.frozen
+class Ended:
+    """The sandbox has ended; all sessions with it."""
+
+    state: str
+    reason: str
+    exit_code: int
+    console_tail: str
+
+
+@attrs.frozen
+class Attach:
+    """Take over a session that nobody is attached to. `replay`: begin with the recent output."""
+
+    session_id: int
+    replay: bool = True
+    rows: int = 0
+    cols: int = 0
+    window: int = WINDOW
+    stdin_window: int = WINDOW
+
+
+@attrs.frozen
+class Opened:
+    """The session's number in the sandbox, and the windows that the relay grants."""
+
+    session_id: int
+    window: int
+    stdin_window: int
+
+
+@attrs.frozen
+class Detached:
+    session_id: int
 
 
 @attrs.frozen
@@ -136,6 +329,21 @@ Message = (
     | Exited
     | Signal
     | StdinClosed
+    | Resize
+    | Deadline
+    | Fs
+    | Done
+    | Emit
+    | Subscribe
+    | Join
+    | Welcome
+    | Busy
+    | Request
+    | Answer
+    | Ended
+    | Attach
+    | Opened
+    | Detached
 )
 
 BODIES: dict[FrameType, type[Message]] = {
@@ -153,11 +361,26 @@ BODIES: dict[FrameType, type[Message]] = {
     FrameType.EXITED: Exited,
     FrameType.SIGNAL: Signal,
     FrameType.STDIN_CLOSED: StdinClosed,
+    FrameType.RESIZE: Resize,
+    FrameType.DEADLINE: Deadline,
+    FrameType.FS: Fs,
+    FrameType.DONE: Done,
+    FrameType.EMIT: Emit,
+    FrameType.SUBSCRIBE: Subscribe,
+    FrameType.JOIN: Join,
+    FrameType.WELCOME: Welcome,
+    FrameType.BUSY: Busy,
+    FrameType.REQUEST: Request,
+    FrameType.ANSWER: Answer,
+    FrameType.ENDED: Ended,
+    FrameType.ATTACH: Attach,
+    FrameType.OPENED: Opened,
+    FrameType.DETACHED: Detached,
 }
 
 TYPES: dict[type[Message], FrameType] = {body: kind for kind, body in BODIES.items()}
 
-EMPTY = frozenset({FrameType.GOODBYE, FrameType.CLIENT_GONE, FrameType.KILL})
+EMPTY = frozenset({FrameType.GOODBYE, FrameType.CLIENT_GONE, FrameType.KILL, FrameType.DETACH})
 """Types whose body must be empty."""
 
 MAX_PING = 64

@@ -15,37 +15,55 @@ class SessionState(enum.Enum):
     """Where one session is. CLOSED is final: an id is never used again."""
 
     OPENING = "opening"
-    """EXEC is under way; the program has not started."""
+    """EXEC (or ATTACH) is under way; the program has not started."""
     RUNNING = "running"
+    """A program runs."""
+    SERVING = "serving"
+    """FS, EMIT or SUBSCRIBE is worked on."""
     CLOSED = "closed"
 
 
-SESSION_TRANSITIONS: dict[tuple[SessionState, FrameType], SessionState] = {
-    (SessionState.OPENING, FrameType.EXEC): SessionState.OPENING,
-    (SessionState.OPENING, FrameType.STDIN): SessionState.OPENING,
-    (SessionState.OPENING, FrameType.SIGNAL): SessionState.OPENING,
-    (SessionState.OPENING, FrameType.KILL): SessionState.OPENING,
-    (SessionState.OPENING, FrameType.CREDIT): SessionState.OPENING,
-    (SessionState.OPENING, FrameType.ERROR): SessionState.OPENING,
-    (SessionState.OPENING, FrameType.STARTED): SessionState.RUNNING,
-    (SessionState.OPENING, FrameType.FAILED): SessionState.CLOSED,
-    (SessionState.RUNNING, FrameType.STDIN): SessionState.RUNNING,
-    (SessionState.RUNNING, FrameType.SIGNAL): SessionState.RUNNING,
-    (SessionState.RUNNING, FrameType.KILL): SessionState.RUNNING,
-    (SessionState.RUNNING, FrameType.CREDIT): SessionState.RUNNING,
-    (SessionState.RUNNING, FrameType.ERROR): SessionState.RUNNING,
-    (SessionState.RUNNING, FrameType.STDOUT): SessionState.RUNNING,
-    (SessionState.RUNNING, FrameType.STDERR): SessionState.RUNNING,
-    (SessionState.RUNNING, FrameType.STDIN_CLOSED): SessionState.RUNNING,
-    (SessionState.RUNNING, FrameType.EXITED): SessionState.CLOSED,
+OPENERS: dict[FrameType, SessionState] = {
+    FrameType.EXEC: SessionState.OPENING,
+    FrameType.ATTACH: SessionState.OPENING,
+    FrameType.FS: SessionState.SERVING,
+    FrameType.EMIT: SessionState.SERVING,
+    FrameType.SUBSCRIBE: SessionState.SERVING,
 }
+"""The frames that open a session, and the state it is in from then on."""
+
+_F, _S = FrameType, SessionState
+
+
+def _stay(state: SessionState, *kinds: FrameType) -> dict[tuple[SessionState, FrameType], SessionState]:
+    return {(state, kind): state for kind in kinds}
+
+
+_ALWAYS = (_F.STDIN, _F.KILL, _F.CREDIT, _F.DEADLINE, _F.ERROR)
+_PROGRAM = (_F.SIGNAL, _F.RESIZE)
+_OUTPUT = (_F.STDOUT, _F.STDERR, _F.STDIN_CLOSED)
+
+SESSION_TRANSITIONS: dict[tuple[SessionState, FrameType], SessionState] = {
+    **_stay(_S.OPENING, *_ALWAYS, *_PROGRAM, _F.EXEC, _F.OPENED),
+    (_S.OPENING, _F.STARTED): _S.RUNNING,
+    (_S.OPENING, _F.FAILED): _S.CLOSED,
+    **_stay(_S.RUNNING, *_ALWAYS, *_PROGRAM, *_OUTPUT, _F.DETACH),
+    (_S.RUNNING, _F.EXITED): _S.CLOSED,
+    (_S.RUNNING, _F.DETACHED): _S.CLOSED,
+    **_stay(_S.SERVING, *_ALWAYS, _F.FS, _F.EMIT, _F.OPENED, _F.STDOUT, _F.STDIN_CLOSED),
+    (_S.SERVING, _F.FAILED): _S.CLOSED,
+    (_S.SERVING, _F.DONE): _S.CLOSED,
+}
+
+FINAL = frozenset(kind for (_, kind), state in SESSION_TRANSITIONS.items() if state is _S.CLOSED)
+"""The frames that end a session."""
 
 
 class SideState(enum.Enum):
-    """Where the agent stream as a whole is."""
+    """Where a stream as a whole is."""
 
     GREETING = "greeting"
-    """Nothing yet; only HELLO may come."""
+    """Nothing yet; only HELLO, or a client's JOIN, may come."""
     CONFIGURING = "configuring"
     OPEN = "open"
     CLOSING = "closing"
@@ -66,6 +84,13 @@ SIDE_TRANSITIONS: dict[tuple[SideState, FrameType], SideState] = {
     (SideState.OPEN, FrameType.SHUTDOWN): SideState.CLOSING,
     (SideState.CLOSING, FrameType.GOODBYE): SideState.CLOSED,
     (SideState.OPEN, FrameType.GOODBYE): SideState.CLOSED,  # the guest powered itself off
+    # A client's connection.
+    (SideState.GREETING, FrameType.JOIN): SideState.CONFIGURING,
+    (SideState.CONFIGURING, FrameType.WELCOME): SideState.OPEN,
+    (SideState.CONFIGURING, FrameType.BUSY): SideState.CLOSED,
+    (SideState.OPEN, FrameType.REQUEST): SideState.OPEN,
+    (SideState.OPEN, FrameType.ANSWER): SideState.OPEN,
+    (SideState.OPEN, FrameType.ENDED): SideState.CLOSED,
     **{(state, kind): state for state in (SideState.OPEN, SideState.CLOSING) for kind in _MACHINE_CHATTER},
 }
 
