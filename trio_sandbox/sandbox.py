@@ -20,6 +20,7 @@ import attrs
 import trio
 
 from trio_sandbox.client.sandbox import Sandbox
+from trio_sandbox.client.transport import Opener
 from trio_sandbox.config import DEFAULT_PATH, SandboxConfig
 from trio_sandbox.errors import (
     ExecFailedError,
@@ -36,7 +37,7 @@ from trio_sandbox.lifecycle import CRASHES, End, EndReason, Lifecycle, State, en
 from trio_sandbox.machine import EXIT_TIMEOUT, MachinePlan, closing_descriptor, serve_machine
 from trio_sandbox.names import reserved_name
 from trio_sandbox.relay.link import AgentLink, Session
-from trio_sandbox.relay.messages import Exec, Shutdown
+from trio_sandbox.relay.messages import Shutdown
 from trio_sandbox.service import service, wait_any
 from trio_sandbox.vm.supervise import POWER_OFF_TIMEOUT, Machine
 
@@ -81,7 +82,7 @@ class Runtime:
     def default_user(self) -> str:
         return self.config.user or (self.image and self.image.user) or ""
 
-    def open_session(self, request: Exec) -> Session:
+    def open_session(self, request: Opener) -> Session:
         """Begin a program. Raises SandboxNotRunningError, SandboxCrashedError, and ExecFailedError for a request over 1
         MiB.
         """

@@ -18,9 +18,20 @@ from collections.abc import Callable
 
 import trio
 
-from trio_sandbox.errors import RemoteProtocolError
+from trio_sandbox.errors import RemoteProtocolError, UnsupportedError
 from trio_sandbox.relay.frames import FrameType, Role
-from trio_sandbox.relay.messages import ErrorReport, Exec, Message, Signal
+from trio_sandbox.relay.messages import (
+    Attach,
+    Deadline,
+    Emit,
+    ErrorReport,
+    Exec,
+    Fs,
+    Message,
+    Resize,
+    Signal,
+    Subscribe,
+)
 from trio_sandbox.relay.mux import DataReceived, Event, MessageReceived, Mux, PingReceived, WindowOpened
 from trio_sandbox.relay.states import SideState
 from trio_sandbox.service import service
@@ -127,12 +138,14 @@ class AgentLink:
 
     # -- sessions
 
-    def open_session(self, request: Exec) -> Session:
+    def open_session(self, request: Exec | Fs | Emit | Subscribe | Attach) -> Session:
         """Begin a session; its first event is STARTED or FAILED. Raises the machine's failure, LocalProtocolError when
         too large.
         """
         if self._failure is not None:
             raise self._failure()
+        if not isinstance(request, Exec):
+            raise UnsupportedError(type(request).__name__)
         number = next(self._ids)
         self._mux.open_session(number, request)
         session = self._sessions[number] = Session(number, self)
@@ -243,6 +256,27 @@ class Session:
         if self._mux.is_open(self.id):
             self._mux.send_message(Signal(number), self.id)
             self._link._wake_writer()
+
+    @property
+    def session_id(self) -> int:
+        """The session's number in the sandbox."""
+        return self.id
+
+    def resize(self, rows: int, cols: int) -> None:
+        """Give the program's terminal another size. Harmless when it has ended."""
+        if self._mux.is_open(self.id):
+            self._mux.send_message(Resize(rows, cols), self.id)
+            self._link._wake_writer()
+
+    def set_deadline(self, ms: int) -> None:
+        """Let the guest kill the session in `ms` milliseconds, 0 for never. Harmless when it has ended."""
+        if self._mux.is_open(self.id):
+            self._mux.send_message(Deadline(ms), self.id)
+            self._link._wake_writer()
+
+    def detach(self) -> None:
+        """Leave the session running without us; DETACHED is its last event."""
+        raise UnsupportedError("detach()")
 
     def kill(self) -> None:
         """Kill everything that the program started. Harmless when it has ended."""
