@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from typing import Any
 
 import anyio
 import pytest
 
+from trio_sandbox.client import session_end
 from trio_sandbox.client.options import Stdin
 from trio_sandbox.client.program import ExecEventType, ExecHandle, exit_code
 from trio_sandbox.errors import ExecFailedError, ExecTimeoutError, SandboxNotRunningError
@@ -157,7 +157,7 @@ async def test_a_cancelled_collect_in_a_block_still_waits_for_it() -> None:
 async def test_a_guest_that_says_nothing_after_a_kill_is_not_waited_for_without_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sys.modules[ExecHandle.__module__], "KILL_TIMEOUT", 0.01)
+    monkeypatch.setattr(session_end, "KILL_TIMEOUT", 0.01)
     session = ScriptedSession(STARTED)
     async with ExecHandle(session, Stdin.null(), None):
         pass

@@ -13,14 +13,12 @@ import anyio
 import attrs
 
 from trio_sandbox.client.options import Stdin, StdinMode
+from trio_sandbox.client.session_end import end_session
 from trio_sandbox.client.transport import ProgramSession
-from trio_sandbox.errors import ExecFailedError, ExecTimeoutError, SandboxError
+from trio_sandbox.errors import ExecFailedError, ExecTimeoutError
 from trio_sandbox.relay.frames import FrameType
 from trio_sandbox.relay.messages import Exited, Failed, Started, StdinClosed
 from trio_sandbox.relay.mux import DataReceived, MessageReceived
-
-KILL_TIMEOUT = 5.0
-"""Seconds that a cancelled or abandoned call waits for the guest's word that its program is gone."""
 
 
 @attrs.frozen
@@ -214,17 +212,7 @@ class ExecHandle:
         """Kill the program if it runs, and wait up to 5 s for the guest's word that it is gone; shielded from
         cancellation.
         """
-        if self._session.over:
-            await anyio.lowlevel.checkpoint()
-            return
-        self._session.kill()
-        with anyio.move_on_after(KILL_TIMEOUT, shield=True):
-            try:
-                while not self._session.over:
-                    await self.recv()
-            except SandboxError:  # the machine has gone, and the program with it
-                pass
-        self._session.abandon()
+        await end_session(self._session, self.recv)
 
     async def __aenter__(self) -> ExecHandle:
         return self
