@@ -11,12 +11,9 @@
 #include "log.h"
 #include "shutdown.h"
 
-static void send_frame(struct agent *agent, enum lane lane, struct header header, const struct message *body)
+void agent_send_frame(struct agent *agent, enum lane lane, struct header header, const uint8_t *body)
 {
-    if (agent->hung_up)
-        return;
-    header.length = body ? (uint32_t)body->length : 0;
-    if (outbox_add(&agent->outbox, lane, header, body ? body->bytes : NULL))
+    if (agent->hung_up || outbox_add(&agent->outbox, lane, header, body))
         return;
     log_error("the host does not read; stopping");
     shutdown_hang_up(agent);
@@ -24,13 +21,9 @@ static void send_frame(struct agent *agent, enum lane lane, struct header header
 
 void agent_send(struct agent *agent, enum frame_type type, uint16_t slot, uint32_t session, const struct message *body)
 {
-    send_frame(agent, LANE_CONTROL, (struct header){.type = (uint8_t)type, .slot = slot, .session = session}, body);
-}
-
-void agent_send_ordered(struct agent *agent, enum frame_type type, uint16_t slot, uint32_t session,
-                        const struct message *body)
-{
-    send_frame(agent, LANE_BULK, (struct header){.type = (uint8_t)type, .slot = slot, .session = session}, body);
+    struct header header = {.type = (uint8_t)type, .slot = slot, .session = session};
+    header.length = body ? (uint32_t)body->length : 0;
+    agent_send_frame(agent, LANE_CONTROL, header, body ? body->bytes : NULL);
 }
 
 void agent_refuse(struct agent *agent, const struct header *header, const char *code, const char *text)

@@ -64,8 +64,7 @@ struct agent {
 
 // agent.c
 void agent_send(struct agent *agent, enum frame_type type, uint16_t slot, uint32_t session, const struct message *body);
-void agent_send_ordered(struct agent *agent, enum frame_type type, uint16_t slot, uint32_t session,
-                        const struct message *body); // behind all output that is queued
+void agent_send_frame(struct agent *agent, enum lane lane, struct header header, const uint8_t *body);
 void agent_refuse(struct agent *agent, const struct header *header, const char *code, const char *text);
 void agent_note_time(struct agent *agent, const char *name);
 bool agent_flush(struct agent *agent, uint64_t deadline); // false: not all was sent

@@ -71,15 +71,21 @@ static void on_clock(struct agent *agent, const struct header *header, const uin
 static void on_session_frame(struct agent *agent, struct session *session, const struct header *header,
                              const uint8_t *body)
 {
-    int64_t signal;
+    int64_t number;
     uint32_t credit;
     switch (header->type) {
     case STDIN:
         input_receive(agent, session, header, body);
         break;
     case SIGNAL:
-        if (decode_signal(body, header->length, &signal))
-            session_signal(agent, session, (int)signal);
+        if (decode_signal(body, header->length, &number))
+            session_signal(agent, session, (int)number);
+        else
+            bad_body(agent, header);
+        break;
+    case DEADLINE:
+        if (decode_deadline(body, header->length, &number))
+            session_set_deadline(session, number);
         else
             bad_body(agent, header);
         break;
@@ -142,7 +148,10 @@ void dispatch(struct agent *agent, const struct header *header, const uint8_t *b
             bad_body(agent, header);
         break;
     case EXEC:
-        session_exec(agent, header, body);
+    case FS:
+    case EMIT:
+    case SUBSCRIBE:
+        session_open(agent, header, body);
         break;
     default:
         on_session(agent, header, body);

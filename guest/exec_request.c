@@ -115,7 +115,7 @@ static void take_value(struct pass *pass, enum key key, struct mp_reader *reader
         pass->limits = take_limits(pass, reader);
         break;
     default:
-        mp_read_int(reader, 0, INT64_MAX / (int64_t)NS_PER_MS, &number);
+        mp_read_int(reader, 0, MILLISECONDS_MAX, &number);
         request->timeout_ns = (uint64_t)number * NS_PER_MS;
     }
 }

@@ -5,18 +5,18 @@
 #include <sys/epoll.h>
 #include <sys/uio.h>
 
-enum { CREDIT_STEP = 64 * 1024 }; // credit is given back in steps: a window of four never runs dry for want of one
-
 bool input_open(struct agent *agent, struct session *session, int fd)
 {
-    session->input = (struct input){.watch = {.kind = WATCH_INPUT, .fd = fd, .session = session}, .wanted = fd >= 0};
+    session->input.watch = (struct watch){.kind = WATCH_INPUT, .fd = fd, .session = session};
+    session->input.wanted = fd >= 0;
     return fd < 0 || watch_open(agent, &session->input.watch, EPOLLOUT | EPOLLET);
 }
 
 static void give_credit(struct agent *agent, struct session *session, size_t count)
 {
     session->input.owed += (uint32_t)count;
-    if (session->input.owed < CREDIT_STEP)
+    // Back in lots of a quarter: a window of four of them never runs dry for want of one.
+    if (session->input.owed == 0 || session->input.owed < session->input.window / 4)
         return;
     struct message body = encode_credit(session->input.owed);
     agent_send(agent, CREDIT, session->slot, session->id, &body);
@@ -30,7 +30,7 @@ void input_receive(struct agent *agent, struct session *session, const struct he
         agent_refuse(agent, header, input->ended ? "stdin_ended" : "no_stdin", "this session takes no standard input");
         return;
     }
-    if (header->length > WINDOW - input->waiting.size - input->owed) {
+    if (header->length > input->window - input->waiting.size - input->owed) {
         agent_refuse(agent, header, "overdraw", "more standard input than there was credit for");
         session_kill(agent, session, KILLED_REQUEST);
         return;
@@ -40,7 +40,7 @@ void input_receive(struct agent *agent, struct session *session, const struct he
         give_credit(agent, session, header->length);
         return;
     }
-    if (!ring_reserve(&input->waiting, header->length, WINDOW)) {
+    if (!ring_reserve(&input->waiting, header->length, input->window)) {
         agent_refuse(agent, header, "out_of_memory", "no memory for standard input");
         session_kill(agent, session, KILLED_REQUEST);
         return;

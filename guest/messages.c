@@ -183,6 +183,11 @@ bool decode_signal(const uint8_t *body, size_t length, int64_t *signal)
     return decode_int(body, length, "signal", 1, 64, signal);
 }
 
+bool decode_deadline(const uint8_t *body, size_t length, int64_t *deadline_ms)
+{
+    return decode_int(body, length, "deadline_ms", 0, MILLISECONDS_MAX, deadline_ms);
+}
+
 bool decode_credit(const uint8_t *body, size_t length, uint32_t *credit)
 {
     if (length != 4)
@@ -201,7 +206,7 @@ static void finish(struct message *message, const struct mp_writer *writer)
     message->length = (size_t)(writer->at - message->bytes);
 }
 
-static void write_pair_int(struct mp_writer *writer, const char *key, int64_t number)
+void write_pair_int(struct mp_writer *writer, const char *key, int64_t number)
 {
     mp_write_str(writer, key);
     mp_write_int(writer, number);
@@ -213,7 +218,7 @@ static void write_pair_bool(struct mp_writer *writer, const char *key, bool trut
     mp_write_bool(writer, truth);
 }
 
-static void write_pair_text(struct mp_writer *writer, const char *key, const char *text)
+void write_pair_text(struct mp_writer *writer, const char *key, const char *text)
 {
     char copy[400];
     printable(text, copy, sizeof copy);

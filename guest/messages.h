@@ -8,6 +8,9 @@
 #include "msgpack.h"
 #include "wire.h"
 
+// The longest time that can be asked for: in nanoseconds it still is a number.
+#define MILLISECONDS_MAX (INT64_MAX / 1000000)
+
 // Walks the pairs of a map. Unknown keys are skipped, a key that comes twice is an error.
 struct map_walk {
     struct mp_reader reader;
@@ -43,6 +46,7 @@ bool decode_identify(const uint8_t *body, size_t length, struct identity *identi
 bool decode_shutdown(const uint8_t *body, size_t length, int64_t *grace_ms);
 bool decode_clock(const uint8_t *body, size_t length, int64_t *time_ns);
 bool decode_signal(const uint8_t *body, size_t length, int64_t *signal);
+bool decode_deadline(const uint8_t *body, size_t length, int64_t *deadline_ms);
 bool decode_credit(const uint8_t *body, size_t length, uint32_t *credit);
 
 struct message {
@@ -64,6 +68,10 @@ struct message encode_failed(const char *kind, int error, const char *text);
 struct message encode_exited(int status, bool timed_out, bool held_open, const struct rusage *usage);
 struct message encode_credit(uint32_t credit);
 struct message encode_stdin_closed(int error);
+
+// One pair of a map that is being written. Text is made printable() and cut at 399 bytes.
+void write_pair_int(struct mp_writer *writer, const char *key, int64_t number);
+void write_pair_text(struct mp_writer *writer, const char *key, const char *text);
 
 // Copies `text` so that it is surely UTF-8 and short: other bytes than printable ASCII become '?'.
 void printable(const char *text, char *copy, size_t size);

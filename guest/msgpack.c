@@ -293,6 +293,11 @@ void mp_write_int(struct mp_writer *writer, int64_t number)
         put_tagged(writer, 0xd3, (uint64_t)number, 8);
 }
 
+void mp_write_nil(struct mp_writer *writer)
+{
+    put_tagged(writer, 0xc0, 0, 0);
+}
+
 void mp_write_bool(struct mp_writer *writer, bool truth)
 {
     put_tagged(writer, truth ? 0xc3 : 0xc2, 0, 0);

@@ -52,6 +52,7 @@ struct mp_writer {
 void mp_write_map(struct mp_writer *writer, uint32_t pairs);
 void mp_write_array(struct mp_writer *writer, uint32_t items);
 void mp_write_int(struct mp_writer *writer, int64_t number);
+void mp_write_nil(struct mp_writer *writer);
 void mp_write_bool(struct mp_writer *writer, bool truth);
 void mp_write_str(struct mp_writer *writer, const char *text);
 void mp_write_bytes(struct mp_writer *writer, enum mp_type type, const void *bytes, size_t count); // MP_STR or MP_BIN

@@ -12,6 +12,8 @@
 bool output_open(struct agent *agent, struct session *session, int index, int fd)
 {
     struct output *output = &session->outputs[index];
+    if (fd < 0)
+        return true;
     *output = (struct output){
         .watch = {.kind = WATCH_OUTPUT, .fd = fd, .session = session},
         .type = index == 0 ? STDOUT : STDERR,
@@ -60,7 +62,7 @@ static void unlink_output(struct agent *agent, struct output *output)
 void output_ready(struct agent *agent, struct output *output)
 {
     output->maybe_readable = true;
-    if (output->watch.fd < 0 || output->watch.kind != WATCH_OUTPUT)
+    if ((output->watch.fd < 0 && !output->produced) || output->watch.kind != WATCH_OUTPUT)
         return;
     enqueue(agent, output);
     if (output->watch.session->state == SESSION_FLUSHING) // perhaps the last holder just closed it
@@ -87,6 +89,22 @@ static size_t allowance(const struct session *session, const struct output *outp
     return most;
 }
 
+static void produce_one(struct agent *agent, struct output *output, size_t most)
+{
+    static uint8_t bytes[BODY_MAX];
+    struct session *session = output->watch.session;
+    size_t count = session->kind->produce(session, bytes, most);
+    output->maybe_readable = count == most;
+    if (output->maybe_readable)
+        enqueue(agent, output);
+    if (count == 0)
+        return;
+    session->credit -= (uint32_t)count;
+    session->spoke = true;
+    struct header header = {.length = (uint32_t)count, .type = STDOUT, .slot = session->slot, .session = session->id};
+    agent_send_frame(agent, LANE_BULK, header, bytes);
+}
+
 static void read_one(struct agent *agent, struct output *output, size_t most)
 {
     struct session *session = output->watch.session;
@@ -94,6 +112,7 @@ static void read_one(struct agent *agent, struct output *output, size_t most)
     ssize_t count = outbox_read_bulk(&agent->outbox, header, output->watch.fd, most);
     if (count > 0) {
         session->credit -= (uint32_t)count;
+        session->spoke = true;
         if (session->state == SESSION_FLUSHING)
             output->left -= (size_t)count;
         enqueue(agent, output);
@@ -116,17 +135,22 @@ void output_pump(struct agent *agent)
     while (agent->ready_first && (room = outbox_bulk_room(&agent->outbox)) > 0) {
         struct output *output = dequeue(agent);
         size_t most = allowance(output->watch.session, output, room);
-        if (most > 0) // otherwise it comes back with credit
+        if (most == 0)
+            continue; // it comes back with credit
+        if (output->produced)
+            produce_one(agent, output, most);
+        else
             read_one(agent, output, most);
     }
 }
 
 void output_discard(struct agent *agent, struct output *output)
 {
-    if (output->watch.fd < 0)
-        return;
     if (output->queued)
         unlink_output(agent, output);
+    output->produced = false;
+    if (output->watch.fd < 0)
+        return;
     output->left = 0;
     output->watch.kind = WATCH_DISCARD;
     watch_change(agent, &output->watch, EPOLLIN);

@@ -14,44 +14,65 @@
 #include "output.h"
 #include "session_table.h"
 
-enum { ASSEMBLING_MAX = 16 * 1024 * 1024 }; // of unfinished EXEC messages, all sessions together
+enum { ASSEMBLING_MAX = 16 * 1024 * 1024 }; // of unfinished opening messages, all sessions together
 
 #define KILL_PATIENCE NS_PER_S
 
-static void release_request(struct agent *agent, struct session *session)
+static void release_parts(struct agent *agent, struct session *session)
 {
-    free(session->request);
     free(session->parts);
     agent->assembling -= session->parts_length;
-    session->request = NULL;
     session->parts = NULL;
     session->parts_length = 0;
 }
 
 static void end(struct agent *agent, struct session *session)
 {
-    release_request(agent, session);
+    release_parts(agent, session);
     watch_close(agent, &session->status);
     input_close(agent, session);
     for (int i = 0; i < 2; i++)
         output_discard(agent, &session->outputs[i]);
     session->state = SESSION_OVER;
-    session->deadline = session->settle_deadline = NEVER;
+    session->timeout = session->deadline = session->settle_deadline = NEVER;
+    if (session->kind && session->kind->release)
+        session->kind->release(agent, session);
     session_table_close(agent, session);
 }
 
-static void fail(struct agent *agent, struct session *session, const char *kind, int error, const char *text)
+void session_fail(struct agent *agent, struct session *session, const char *kind, int error, const char *text)
 {
     struct message body = encode_failed(kind, error, text);
     agent_send(agent, FAILED, session->slot, session->id, &body);
     end(agent, session);
 }
 
-static void fail_spawn(struct agent *agent, struct session *session, const struct spawn_failure *failure)
+void session_finish(struct agent *agent, struct session *session, enum frame_type type, const uint8_t *body,
+                    size_t length)
 {
-    char text[300];
-    spawn_failure_text(failure, session->request, text, sizeof text);
-    fail(agent, session, spawn_failure_kind(failure), failure->error, text);
+    // Behind the output of other sessions only if it has to be behind its own.
+    enum lane lane = session->spoke ? LANE_BULK : LANE_CONTROL;
+    struct header header = {
+        .length = (uint32_t)length, .type = (uint8_t)type, .slot = session->slot, .session = session->id};
+    agent_send_frame(agent, lane, header, body);
+    end(agent, session);
+}
+
+void session_finish_done(struct agent *agent, struct session *session, const struct done *done)
+{
+    uint8_t body[DONE_MAX];
+    session_finish(agent, session, DONE, body, encode_done(done, body));
+}
+
+void session_set_windows(struct session *session, uint32_t window, uint32_t stdin_window)
+{
+    session->window = session->credit = window;
+    session->input.window = stdin_window;
+}
+
+void session_set_deadline(struct session *session, int64_t milliseconds)
+{
+    session->deadline = milliseconds ? clock_now() + (uint64_t)milliseconds * NS_PER_MS : NEVER;
 }
 
 static bool watch_process(struct agent *agent, struct session *session, const struct spawned *spawned)
@@ -63,33 +84,35 @@ static bool watch_process(struct agent *agent, struct session *session, const st
     return watch_open(agent, &session->status, EPOLLIN) && input && output && error;
 }
 
-static void start(struct agent *agent, struct session *session)
+bool session_launch(struct agent *agent, struct session *session, const struct spawn_plan *plan,
+                    enum session_state state)
 {
     struct spawned spawned;
-    if (!spawn(agent, session->id, session->request, &spawned)) {
-        fail_spawn(agent, session, &(struct spawn_failure){STAGE_PREPARE, errno});
-        return;
-    }
+    if (!spawn(agent, session->id, plan, &spawned))
+        return false;
     session->pid = spawned.pid;
     session->has_cgroup = spawned.has_cgroup;
-    session->state = SESSION_STARTING;
-    if (session->request->timeout_ns)
-        session->deadline = clock_now() + session->request->timeout_ns;
+    session->state = state;
     if (!watch_process(agent, session, &spawned)) {
         log_error("session %u: epoll: %m", session->id);
         session_kill(agent, session, KILLED_ABANDONED);
     }
+    return true;
 }
 
-static void decode_and_start(struct agent *agent, struct session *session, const uint8_t *body, size_t length)
+void session_produce(struct session *session)
 {
-    const char *problem;
-    session->request = exec_request_decode(body, length, &problem);
-    if (!session->request)
-        fail(agent, session, problem ? "bad_args" : "out_of_memory", problem ? EINVAL : ENOMEM,
-             problem ? problem : "no memory for the request");
-    else
-        start(agent, session);
+    session->state = SESSION_RUNNING;
+    session->outputs[0] = (struct output){
+        .watch = {.kind = WATCH_OUTPUT, .fd = -1, .session = session}, .type = STDOUT, .produced = true};
+}
+
+void session_terminate(struct session *session)
+{
+    if (session->pid <= 0 || session->kill_deadline != NEVER)
+        return;
+    kill(session->pid, SIGTERM);
+    session->kill_deadline = clock_now() + KILL_PATIENCE;
 }
 
 static bool append_part(struct agent *agent, struct session *session, const uint8_t *body, size_t length)
@@ -106,8 +129,8 @@ static bool append_part(struct agent *agent, struct session *session, const uint
     return true;
 }
 
-// The first frame of an EXEC opens the session, unless its id was used before.
-static struct session *open_session(struct agent *agent, const struct header *header)
+// The first frame opens the session, unless its id was used before.
+static struct session *first_frame(struct agent *agent, const struct header *header)
 {
     if (header->session <= agent->newest_session) {
         agent_refuse(agent, header, "session_reused", "session ids only grow");
@@ -118,39 +141,57 @@ static struct session *open_session(struct agent *agent, const struct header *he
     if (!session) {
         struct message body = encode_failed("too_many_sessions", EAGAIN, "too many sessions are open");
         agent_send(agent, FAILED, header->slot, header->session, &body);
+        return NULL;
     }
+    session->opened_by = (enum frame_type)header->type;
     return session;
 }
 
-void session_exec(struct agent *agent, const struct header *header, const uint8_t *body)
+static void begin(struct agent *agent, struct session *session, const uint8_t *body, size_t length)
+{
+    switch (session->opened_by) {
+    case EXEC:
+        exec_start(agent, session, body, length);
+        break;
+    case FS:
+        fs_start(agent, session, body, length);
+        break;
+    case EMIT:
+        events_emit(agent, session, body, length);
+        break;
+    default:
+        events_subscribe(agent, session, body, length);
+    }
+    release_parts(agent, session);
+}
+
+void session_open(struct agent *agent, const struct header *header, const uint8_t *body)
 {
     struct session *session = session_find(agent, header->session);
-    if (session && (session->state != SESSION_ASSEMBLING || session->slot != header->slot)) {
+    if (session &&
+        (session->state != SESSION_ASSEMBLING || session->slot != header->slot || session->opened_by != header->type)) {
         agent_refuse(agent, header, "session_reused", "this session is open already");
         return;
     }
-    if (!session && !(session = open_session(agent, header)))
+    if (!session && !(session = first_frame(agent, header)))
         return;
     if (agent->phase == PHASE_TEMPLATE) {
-        fail(agent, session, "other", EAGAIN, "a template runs no programs: IDENTIFY comes first");
+        session_fail(agent, session, "other", EAGAIN, "a template runs no programs: IDENTIFY comes first");
     } else if (agent->phase != PHASE_SERVING) {
-        fail(agent, session, "other", ESHUTDOWN, "the sandbox is stopping");
+        session_fail(agent, session, "other", ESHUTDOWN, "the sandbox is stopping");
     } else if (!(header->flags & FLAG_MORE) && !session->parts) {
-        decode_and_start(agent, session, body, header->length);
-    } else if (session->parts_length + header->length > EXEC_MAX) {
-        fail(agent, session, "bad_args", E2BIG, "the request is longer than 1 MiB");
+        begin(agent, session, body, header->length);
+    } else if (session->parts_length + header->length > MAP_MAX) {
+        session_fail(agent, session, "bad_args", E2BIG, "the request is longer than 1 MiB");
     } else if (!append_part(agent, session, body, header->length)) {
-        fail(agent, session, "out_of_memory", ENOMEM, "no memory for the request");
+        session_fail(agent, session, "out_of_memory", ENOMEM, "no memory for the request");
     } else if (!(header->flags & FLAG_MORE)) {
-        decode_and_start(agent, session, session->parts, session->parts_length);
+        begin(agent, session, session->parts, session->parts_length);
     }
 }
 
-static void started(struct agent *agent, struct session *session)
+void session_ready(struct agent *agent, struct session *session)
 {
-    struct message body = encode_started(session->pid);
-    agent_send(agent, STARTED, session->slot, session->id, &body);
-    release_request(agent, session);
     session->state = SESSION_RUNNING;
     input_write(agent, session);
     for (int i = 0; i < 2; i++)
@@ -159,32 +200,20 @@ static void started(struct agent *agent, struct session *session)
 
 void session_status_ready(struct agent *agent, struct session *session)
 {
-    struct spawn_failure failure;
-    ssize_t count = read(session->status.fd, &failure, sizeof failure);
-    if (count < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
-    watch_close(agent, &session->status);
-    if (count != sizeof failure) {
-        started(agent, session); // execve() closed the pipe, or the process was killed before it got there
-        return;
-    }
-    fail_spawn(agent, session, &failure);
+    session->kind->status_ready(agent, session);
 }
 
 void session_signal(struct agent *agent, struct session *session, int signal)
 {
-    // Before the child is in a group of its own it is alone, and keeps the signal until execve() is done.
-    if (session->state == SESSION_STARTING)
-        kill(session->pid, signal);
-    else if (session->state == SESSION_RUNNING && kill(-session->pid, signal) != 0)
-        kill(session->pid, signal);
-    else if (session->state == SESSION_ASSEMBLING)
-        fail(agent, session, "other", ECANCELED, "ended by a signal before it was started");
+    if (session->state == SESSION_ASSEMBLING)
+        session_fail(agent, session, "other", ECANCELED, "ended by a signal before it was started");
+    else if (session->kind->signal) // the others have no process that the host knows
+        session->kind->signal(agent, session, signal);
 }
 
 void session_credit(struct agent *agent, struct session *session, const struct header *header, uint32_t credit)
 {
-    if (credit > WINDOW - session->credit) {
+    if (credit > session->window - session->credit) {
         agent_refuse(agent, header, "overdraw", "more credit than the window has");
         session_kill(agent, session, KILLED_REQUEST);
         return;
@@ -198,17 +227,12 @@ void session_credit(struct agent *agent, struct session *session, const struct h
 void session_kill(struct agent *agent, struct session *session, enum why_killed why)
 {
     if (session->state == SESSION_ASSEMBLING) {
-        fail(agent, session, "other", ECANCELED, "killed before it was started");
+        session_fail(agent, session, "other", ECANCELED, "killed before it was started");
         return;
     }
     if (session->killed < why)
         session->killed = why;
-    if (session->state == SESSION_STARTING || session->state == SESSION_RUNNING) {
-        kill(-session->pid, SIGKILL);
-        kill(session->pid, SIGKILL); // it may not be in its own group yet
-    }
-    if (session->has_cgroup && !cgroup_kill(agent->cgroups, session->id) && errno != ENOENT)
-        log_error("killing session %u: %m", session->id);
+    session->kind->kill(agent, session);
     if (why == KILLED_ABANDONED)
         for (int i = 0; i < 2; i++)
             output_discard(agent, &session->outputs[i]);
@@ -216,13 +240,6 @@ void session_kill(struct agent *agent, struct session *session, enum why_killed 
         session->settle_deadline = clock_now() + KILL_PATIENCE;
         session_settle(agent, session);
     }
-}
-
-static void send_exited(struct agent *agent, struct session *session, bool held_open)
-{
-    struct message body = encode_exited(session->exit_status, session->timed_out, held_open, &session->usage);
-    agent_send_ordered(agent, EXITED, session->slot, session->id, &body);
-    end(agent, session);
 }
 
 void session_settle(struct agent *agent, struct session *session)
@@ -239,7 +256,7 @@ void session_settle(struct agent *agent, struct session *session)
         session->has_cgroup = false;
     if (session->killed && (held || session->has_cgroup) && !session->impatient)
         return;
-    send_exited(agent, session, held);
+    session->kind->finished(agent, session, held);
 }
 
 bool session_reaped(struct agent *agent, pid_t pid, int status, const struct rusage *usage)
@@ -248,13 +265,14 @@ bool session_reaped(struct agent *agent, pid_t pid, int status, const struct rus
     if (!session)
         return false;
     session->pid = -1;
-    if (session->state == SESSION_STARTING)
+    session->kill_deadline = NEVER;
+    if (session->status.fd >= 0)
         session_status_ready(agent, session);
     if (session->state != SESSION_RUNNING) // FAILED, and the child was what was left
         return true;
     session->exit_status = status;
     session->usage = *usage;
-    session->deadline = NEVER;
+    session->timeout = NEVER;
     session->settle_deadline = session->killed ? clock_now() + KILL_PATIENCE : NEVER;
     session->state = SESSION_FLUSHING;
     for (int i = 0; i < 2; i++)

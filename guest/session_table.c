@@ -1,5 +1,6 @@
 #include "session_table.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -42,11 +43,14 @@ struct session *session_table_open(struct agent *agent, uint32_t id, uint16_t sl
         .state = SESSION_ASSEMBLING,
         .pid = -1,
         .status = {.fd = -1},
-        .input = {.watch = {.fd = -1}},
+        .input = {.watch = {.fd = -1}, .window = WINDOW},
         .outputs = {{.watch = {.fd = -1}}, {.watch = {.fd = -1}}},
+        .window = WINDOW,
         .credit = WINDOW,
+        .timeout = NEVER,
         .deadline = NEVER,
         .settle_deadline = NEVER,
+        .kill_deadline = NEVER,
     };
     agent->sessions = session;
     *bucket(agent, id) = session;
@@ -73,6 +77,13 @@ void sessions_kill_slot(struct agent *agent, uint16_t slot)
             session_kill(agent, session, KILLED_ABANDONED);
 }
 
+void sessions_end_idle(struct agent *agent)
+{
+    for (struct session *session = agent->sessions; session; session = session->next)
+        if (session->pid < 0 && (session->state == SESSION_ASSEMBLING || session->state == SESSION_RUNNING))
+            session_kill(agent, session, KILLED_REQUEST);
+}
+
 void sessions_finish(struct agent *agent)
 {
     for (struct session *session = agent->sessions; session; session = session->next) {
@@ -80,8 +91,6 @@ void sessions_finish(struct agent *agent)
             session->killed = KILLED_ABANDONED;
             session->impatient = true;
             session_settle(agent, session);
-        } else if (session->state == SESSION_ASSEMBLING) {
-            session_kill(agent, session, KILLED_ABANDONED);
         }
     }
 }
@@ -89,10 +98,18 @@ void sessions_finish(struct agent *agent)
 void sessions_tick(struct agent *agent, uint64_t now)
 {
     for (struct session *session = agent->sessions; session; session = session->next) {
-        if (now >= session->deadline && (session->state == SESSION_STARTING || session->state == SESSION_RUNNING)) {
-            session->deadline = NEVER;
+        if (now >= session->timeout) {
+            session->timeout = NEVER;
             session->timed_out = true;
             session_kill(agent, session, KILLED_TIMEOUT);
+        }
+        if (now >= session->deadline) {
+            session->deadline = NEVER;
+            session_kill(agent, session, KILLED_REQUEST);
+        }
+        if (now >= session->kill_deadline) {
+            session->kill_deadline = NEVER;
+            kill(session->pid, SIGKILL);
         }
         if (now >= session->settle_deadline) {
             session->settle_deadline = NEVER;
@@ -106,10 +123,11 @@ uint64_t sessions_deadline(const struct agent *agent)
 {
     uint64_t earliest = NEVER;
     for (const struct session *session = agent->sessions; session; session = session->next) {
-        if (session->deadline < earliest)
-            earliest = session->deadline;
-        if (session->settle_deadline < earliest)
-            earliest = session->settle_deadline;
+        const uint64_t deadlines[] = {session->timeout, session->deadline, session->settle_deadline,
+                                      session->kill_deadline};
+        for (size_t i = 0; i < sizeof deadlines / sizeof *deadlines; i++)
+            if (deadlines[i] < earliest)
+                earliest = deadlines[i];
     }
     return earliest;
 }
@@ -149,7 +167,8 @@ void sessions_clear(struct agent *agent)
         input_close(agent, session);
         for (int i = 0; i < 2; i++)
             output_close(agent, &session->outputs[i]);
-        free(session->request);
+        if (session->state != SESSION_OVER && session->kind && session->kind->release)
+            session->kind->release(agent, session);
         free(session->parts);
         free(session);
     }

@@ -72,6 +72,13 @@ void shutdown_hang_up(struct agent *agent)
     shutdown_begin(agent, HANG_UP_GRACE);
 }
 
+// No program is left that could say anything to anybody.
+static void stop_serving(struct agent *agent)
+{
+    sessions_end_idle(agent);
+    enter(agent, PHASE_FLUSH, FLUSH_PATIENCE);
+}
+
 void shutdown_tick(struct agent *agent, uint64_t now)
 {
     if (agent->phase == PHASE_TERM && (agent->childless || now >= agent->deadline))
@@ -81,7 +88,7 @@ void shutdown_tick(struct agent *agent, uint64_t now)
         if (!agent->childless)
             signal_processes(agent, SIGKILL);
         if (agent->childless || now >= agent->deadline)
-            enter(agent, PHASE_FLUSH, FLUSH_PATIENCE);
+            stop_serving(agent);
     }
     if (agent->phase != PHASE_FLUSH)
         return;

@@ -1,4 +1,4 @@
-// Starts the process of a session, and learns from it how far it came.
+// Starts the child of a session: pipes, control group, process.
 #ifndef TRIO_SANDBOX_SPAWN_H
 #define TRIO_SANDBOX_SPAWN_H
 
@@ -6,30 +6,33 @@
 #include <sys/types.h>
 
 #include "agent.h"
-#include "exec_request.h"
 
-enum stage { STAGE_PREPARE, STAGE_USER_LOOKUP, STAGE_RLIMIT, STAGE_USER, STAGE_CWD, STAGE_EXEC, STAGE_INTERPRETER };
+// Where the child keeps the status pipe: right above the standard descriptors. Close-on-exec, blocking.
+enum { STATUS_FD = 3 };
 
-// What the child writes into the status pipe when it cannot go on. Nothing comes when execve() succeeded.
-struct spawn_failure {
-    int stage;
-    int error;
+struct spawn_plan {
+    bool wants_stdin;  // descriptor 0 is a pipe from the agent, else /dev/null
+    bool wants_stderr; // descriptor 2 likewise; 1 and STATUS_FD always are pipes to the agent
+    bool in_cgroup;    // the child begins in the session's own cgroup, where there are cgroups
+    // Runs in the child, which leads a session of its own, has no other descriptors than these, umask 022, default
+    // signal actions and all signals blocked. The child is a copy of the agent: it must end by execve() or _exit(), and
+    // what it allocates it may keep.
+    void (*run)(const struct agent *agent, void *context) __attribute__((noreturn));
+    void *context;
 };
 
 struct spawned {
     pid_t pid;
-    int status; // read end of the status pipe
-    int input;  // write end of the standard input, -1 without one
-    int outputs[2];
+    int status;     // read end of the status pipe
+    int input;      // write end of the standard input, -1 without one
+    int outputs[2]; // read ends; -1 where there is none
     bool has_cgroup;
 };
 
-// Makes pipes, cgroup and child. All descriptors are non-blocking and close-on-exec. False: errno, and nothing is left.
-bool spawn(struct agent *agent, uint32_t session, struct exec_request *request, struct spawned *spawned);
+// All descriptors are non-blocking and close-on-exec. False: errno, and nothing is left.
+bool spawn(struct agent *agent, uint32_t session, const struct spawn_plan *plan, struct spawned *spawned);
 
-// The `kind` of FAILED, and a sentence about it.
-const char *spawn_failure_kind(const struct spawn_failure *failure);
-void spawn_failure_text(const struct spawn_failure *failure, const struct exec_request *request, char *text,
-                        size_t size);
+// For the child.
+void unblock_signals(void);
 
 #endif

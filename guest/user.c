@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -159,4 +160,10 @@ bool user_resolve(const char *spec, struct user *user)
     if (known && !colon) // a group that was asked for stands alone, as with container runtimes
         add_memberships(group, name, user);
     return true;
+}
+
+bool user_become(const struct user *user)
+{
+    return setgroups(user->group_count, user->groups) == 0 && setresgid(user->gid, user->gid, user->gid) == 0 &&
+           setresuid(user->uid, user->uid, user->uid) == 0;
 }

@@ -19,4 +19,7 @@ struct user {
 // is, with group 0 if none is given. False: errno, which is ENOENT for a name that is not listed.
 bool user_resolve(const char *spec, struct user *user);
 
+// Makes the calling process this user, for good. False: errno.
+bool user_become(const struct user *user);
+
 #endif

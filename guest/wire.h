@@ -9,7 +9,7 @@ enum {
     WIRE_VERSION = 1,
     HEADER_SIZE = 16,
     BODY_MAX = 64 * 1024,   // of one frame, the header not counted
-    EXEC_MAX = 1024 * 1024, // of an EXEC map joined from its parts
+    MAP_MAX = 1024 * 1024,  // of a map joined from its parts: EXEC, FS, EMIT
     WINDOW = 256 * 1024,    // largest credit of a session, once for each direction
     BULK_MAX = 128 * 1024,  // output of commands that may wait in the agent, headers included
     PING_MAX = 64,          // body of a PING
