@@ -38,7 +38,7 @@ from trio_sandbox.relay.frames import PROTOCOL_VERSION, FrameType
 from trio_sandbox.relay.link import AgentLink, LinkLost
 from trio_sandbox.relay.messages import BootFailed, Clock, Configure, Hello, Identify
 from trio_sandbox.service import service
-from trio_sandbox.vm.command import Disk, MachineSpec, Memory, qemu_argv
+from trio_sandbox.vm.command import Disk, MachineSpec, Memory, Port, qemu_argv
 from trio_sandbox.vm.stub import kernel_stub
 from trio_sandbox.vm.supervise import Machine, Sockets, supervise_vmm
 from trio_sandbox.vm.templates import OpenTemplate, TemplateStore
@@ -65,7 +65,8 @@ class MachinePlan:
     """What every try to make one sandbox's machine has in common.
 
     base: descriptor of the root file system. upper: descriptor of a writable disk that the sandbox brings, None for a
-    new one; whoever made the plan closes both. mark: called with the name of each stage as it is reached.
+    new one; whoever made the plan closes both. mark: called with the name of each stage as it is reached. ports: more
+    virtio-serial ports, for a cold boot alone, since a template has none.
     """
 
     config: SandboxConfig
@@ -75,6 +76,7 @@ class MachinePlan:
     base: int
     upper: int | None = None
     mark: Callable[[str], None] = attrs.field(default=lambda stage: None, eq=False)
+    ports: tuple[Port, ...] = ()
 
     @property
     def blank(self) -> bool:
@@ -95,6 +97,7 @@ class MachinePlan:
             monitor=sockets.monitor,
             agent=sockets.agent,
             disks=(Disk("base", self.base, readonly=True), Disk("upper", upper, readonly=False)),
+            ports=self.ports,
             memory=memory,
             name=self.config.name,
             arch=os.uname().machine,
@@ -133,7 +136,7 @@ async def serve_machine(
     Raises BootError, HostNotReadyError, StorageError, RemoteProtocolError. Cancellation: the machine is killed and
     reaped.
     """
-    if plan.config.warm:
+    if plan.config.warm and not plan.ports:
         async with _template(plan) as template:
             if template is not None:
                 try:

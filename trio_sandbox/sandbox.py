@@ -39,6 +39,7 @@ from trio_sandbox.names import reserved_name
 from trio_sandbox.relay.link import AgentLink, Session
 from trio_sandbox.relay.messages import Shutdown
 from trio_sandbox.service import service, wait_any
+from trio_sandbox.vm.command import Port
 from trio_sandbox.vm.supervise import POWER_OFF_TIMEOUT, Machine
 
 
@@ -177,9 +178,15 @@ class Runtime:
 
 
 async def serve_sandbox(
-    config: SandboxConfig, home: Home, *, task_status: trio.TaskStatus[Runtime] = trio.TASK_STATUS_IGNORED
+    config: SandboxConfig,
+    home: Home,
+    ports: tuple[Port, ...] = (),
+    *,
+    task_status: trio.TaskStatus[Runtime] = trio.TASK_STATUS_IGNORED,
 ) -> End:
     """Be the sandbox `config` until it ends, and return how it ended. Reports `started(runtime)` when it is ready.
+
+    ports: more virtio-serial ports of the machine, which then boots cold.
 
     Raises, before it is ready: SandboxAlreadyExistsError, HostNotReadyError, ImageError, StorageError, BootError;
     afterwards:
@@ -195,7 +202,7 @@ async def serve_sandbox(
         runtime.image = rootfs.config
         mark("image")
         with closing_descriptor(os.open(rootfs.path, os.O_RDONLY | os.O_CLOEXEC)) as base:
-            plan = MachinePlan(config, home, assets, rootfs, base, mark=mark)
+            plan = MachinePlan(config, home, assets, rootfs, base, ports=ports, mark=mark)
             try:
                 async with service(serve_machine, plan, name="machine") as (machine, link):
                     runtime.machine, runtime.link = machine, link

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import pytest
 
-from trio_sandbox.vm.command import SECCOMP, Disk, MachineSpec, kernel_command_line, qemu_argv
+from trio_sandbox.vm.command import SECCOMP, Disk, MachineSpec, Port, kernel_command_line, qemu_argv
 
 SPEC = MachineSpec(
     qemu=Path("/usr/bin/qemu-system-x86_64"),
@@ -75,6 +75,17 @@ def test_sockets_are_inherited_descriptors_and_never_paths() -> None:
         "socket,id=agent,fd=12",
     ]
     assert SPEC.descriptors == (10, 11, 12, 13, 14)
+
+
+def test_more_ports_stand_beside_the_agents() -> None:
+    spec = attrs.evolve(SPEC, ports=(Port("one", 20), Port("two", 21)))
+    found = options(qemu_argv(spec))
+    assert found["-chardev"][3:] == ["socket,id=port0,fd=20", "socket,id=port1,fd=21"]
+    assert found["-device"][-2:] == [
+        "virtserialport,chardev=port0,name=one",
+        "virtserialport,chardev=port1,name=two",
+    ]
+    assert spec.descriptors == (*SPEC.descriptors, 20, 21)
 
 
 def test_disks() -> None:

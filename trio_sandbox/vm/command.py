@@ -35,6 +35,14 @@ class Disk:
 
 
 @attrs.frozen
+class Port:
+    """One more virtio-serial port beside the agent's, over a socket that the VMM inherits."""
+
+    name: str
+    descriptor: int
+
+
+@attrs.frozen
 class Memory:
     """A file behind the guest's memory. `shared`: the guest writes to the file (a template in the making); else
     copy-on-write.
@@ -64,6 +72,7 @@ class MachineSpec:
     agent: int
     """Socket descriptor for the agent port."""
     disks: tuple[Disk, ...] = ()
+    ports: tuple[Port, ...] = ()
     memory: Memory | None = None
     """None: memory of the VMM's own."""
     restore: int | None = None
@@ -79,7 +88,8 @@ class MachineSpec:
         """All that the VMM must inherit."""
         memory = (self.memory.descriptor,) if self.memory else ()
         kernel = (self.kernel_descriptor,) if self.kernel_descriptor is not None else ()
-        return (self.console, self.monitor, self.agent, *memory, *kernel, *(disk.descriptor for disk in self.disks))
+        disks, ports = ([one.descriptor for one in many] for many in (self.disks, self.ports))
+        return (self.console, self.monitor, self.agent, *memory, *kernel, *disks, *ports)
 
 
 def kernel_command_line(spec: MachineSpec) -> str:
@@ -126,6 +136,7 @@ def qemu_argv(spec: MachineSpec) -> list[str]:
         *("-device", "virtio-serial-device"),
         *("-chardev", f"socket,id=agent,fd={spec.agent}"),
         *("-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"),
+        *_ports(spec.ports),
     ]
 
 
@@ -169,4 +180,12 @@ def _disks(disks: tuple[Disk, ...]) -> list[str]:
             f"cache={'writeback' if disk.durable else 'unsafe'},rerror=report,werror=report,discard=unmap"
         )
         words += ["-drive", drive, "-device", f"virtio-blk-device,drive=disk{number},serial={disk.serial}"]
+    return words
+
+
+def _ports(ports: tuple[Port, ...]) -> list[str]:
+    words: list[str] = []
+    for number, port in enumerate(ports):
+        words += ["-chardev", f"socket,id=port{number},fd={port.descriptor}"]
+        words += ["-device", f"virtserialport,chardev=port{number},name={port.name}"]
     return words
