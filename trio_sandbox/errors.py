@@ -20,6 +20,7 @@
     │   ├── ImageInUseError
     │   └── InvalidImageError         damaged, hostile or over a limit
     ├── StorageError                  the host's disk refused (full, read-only)
+    ├── ClientLimitError              all client channels of the sandbox are taken
     └── ProtocolError
         ├── LocalProtocolError        our side made a wrong call
         └── RemoteProtocolError       the other side sent wrong bytes
@@ -207,6 +208,20 @@ class StorageError(SandboxError):
         self.path = path
         self.errno = errno
         super().__init__(f"{path}: {message}")
+
+
+class ClientLimitError(SandboxError):
+    """The sandbox serves as many clients as it can. Wait for a place, or close one of them.
+
+    `what`: "clients" (channels) or "controls" (connections that stop, kill or ask); `limit` of them exist, and `used`
+    are taken.
+    """
+
+    def __init__(self, what: str, limit: int, used: int) -> None:
+        self.what = what
+        self.limit = limit
+        self.used = used
+        super().__init__(f"the sandbox has {used} of {limit} {what} already; close one or ask to wait for a place")
 
 
 class ProtocolError(SandboxError):

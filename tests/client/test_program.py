@@ -14,7 +14,7 @@ from trio_sandbox.client.program import ExecEventType, ExecHandle, exit_code
 from trio_sandbox.errors import ExecFailedError, ExecTimeoutError, SandboxNotRunningError
 from trio_sandbox.relay.frames import FrameType
 from trio_sandbox.relay.messages import Exited, Failed, Started
-from trio_sandbox.relay.mux import DataReceived, MessageReceived
+from trio_sandbox.relay.events import DataReceived, MessageReceived
 
 pytestmark = pytest.mark.anyio
 

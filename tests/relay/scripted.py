@@ -11,7 +11,8 @@ import trio.testing
 from trio_sandbox.relay.frames import FrameType, Role
 from trio_sandbox.relay.link import AgentLink
 from trio_sandbox.relay.messages import Exited, Hello, Message, Ready
-from trio_sandbox.relay.mux import DataReceived, Event, MessageReceived, Mux
+from trio_sandbox.relay.events import DataReceived, Event, MessageReceived
+from trio_sandbox.relay.mux import Mux
 from trio_sandbox.service import service
 
 EXITED = Exited(0, 0, False, False, False, 1, 2, 3)

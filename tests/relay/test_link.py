@@ -13,7 +13,7 @@ from trio_sandbox.relay.credit import WINDOW
 from trio_sandbox.relay.frames import MAX_BODY, Frame, FrameType, Role, encode
 from trio_sandbox.relay.link import LinkLost, Session
 from trio_sandbox.relay.messages import ErrorReport, Exec, Started, StdinClosed
-from trio_sandbox.relay.mux import DataReceived, MessageReceived
+from trio_sandbox.relay.events import DataReceived, MessageReceived
 
 from .scripted import EXITED, ScriptedGuest, linked
 

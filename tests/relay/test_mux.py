@@ -15,7 +15,8 @@ from trio_sandbox.errors import LocalProtocolError, RemoteProtocolError
 from trio_sandbox.relay.credit import WINDOW
 from trio_sandbox.relay.frames import MAX_BODY, Frame, FrameType, Role, encode
 from trio_sandbox.relay.messages import Exec, Exited, Failed, Hello, Ready, Shutdown, Signal, Started, encode_body
-from trio_sandbox.relay.mux import DataReceived, Event, MessageReceived, Mux, WindowOpened
+from trio_sandbox.relay.events import DataReceived, Event, MessageReceived, WindowOpened
+from trio_sandbox.relay.mux import Mux
 from trio_sandbox.relay.states import SideState
 
 EXITED = Exited(0, 0, False, False, False, 1, 2, 3)

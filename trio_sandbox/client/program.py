@@ -18,7 +18,7 @@ from trio_sandbox.client.transport import ProgramSession
 from trio_sandbox.errors import ExecFailedError, ExecTimeoutError
 from trio_sandbox.relay.frames import FrameType
 from trio_sandbox.relay.messages import Exited, Failed, Started, StdinClosed
-from trio_sandbox.relay.mux import DataReceived, MessageReceived
+from trio_sandbox.relay.events import DataReceived, MessageReceived
 
 
 @attrs.frozen

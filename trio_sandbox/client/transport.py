@@ -1,18 +1,13 @@
-"""What the client half needs of a sandbox, whatever carries it: in this process, or later over a socket. Types only."""
+"""What the client half needs of a sandbox, whatever carries it: in this process, or over a socket. Types only."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Protocol
 
-from trio_sandbox.config import SandboxConfig
 from trio_sandbox.lifecycle import End
-from trio_sandbox.relay.messages import Attach, Emit, Exec, Fs, Subscribe
-from trio_sandbox.relay.mux import DataReceived, MessageReceived
-
-Opener = Exec | Fs | Emit | Subscribe | Attach
-"""The requests that open a session."""
-
+from trio_sandbox.relay.events import DataReceived, MessageReceived, Opener
+from trio_sandbox.relay.messages import SessionInfo
 
 class ProgramSession(Protocol):
     """One session in the guest. See `trio_sandbox.relay.link.Session` for what each call promises.
@@ -37,6 +32,9 @@ class ProgramSession(Protocol):
     def set_deadline(self, ms: int) -> None: ...
     def detach(self) -> None: ...
     def kill(self) -> None: ...
+    async def flush(self) -> None:
+        """See what was asked of the session on its way: needed where nothing is received afterwards."""
+
     def abandon(self) -> None: ...
 
 
@@ -44,7 +42,9 @@ class SandboxControl(Protocol):
     """A sandbox as its handle sees it."""
 
     @property
-    def config(self) -> SandboxConfig: ...
+    def name(self) -> str: ...
+    @property
+    def shell(self) -> str: ...
     @property
     def console(self) -> str: ...
     @property
@@ -56,6 +56,8 @@ class SandboxControl(Protocol):
     @property
     def default_user(self) -> str: ...
     def open_session(self, request: Opener) -> ProgramSession: ...
+    async def ping(self) -> None: ...
+    async def sessions(self) -> tuple[SessionInfo, ...]: ...
     async def stop(self, timeout: float) -> None: ...
     async def kill(self) -> None: ...
     async def wait(self) -> End: ...

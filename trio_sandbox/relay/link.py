@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 import trio
 
 from trio_sandbox.errors import RemoteProtocolError, UnsupportedError
+<<<<<<< HEAD
 from trio_sandbox.relay.frames import FrameType, Role
 from trio_sandbox.relay.messages import (
     Attach,
@@ -34,16 +35,36 @@ from trio_sandbox.relay.messages import (
 )
 from trio_sandbox.relay.mux import DataReceived, Event, MessageReceived, Mux, PingReceived, WindowOpened
 from trio_sandbox.relay.states import SideState
+=======
+from trio_sandbox.relay.events import DataReceived, Event, MessageReceived, Opener, PingReceived
+from trio_sandbox.relay.frames import FrameType, Role
+from trio_sandbox.relay.messages import Detached, ErrorReport, Message
+from trio_sandbox.relay.mux import Mux
+from trio_sandbox.relay.session import SessionBuffer, SessionEvent
+from trio_sandbox.relay.states import FINAL, SideState
+>>>>>>> a0c0e65 (Give clients channels onto the agent stream: admission, budgets, survivors, listeners)
 from trio_sandbox.service import service
 
 log = logging.getLogger("trio_sandbox.relay")
 
 READ_SIZE = 131_072
-FINAL = frozenset({FrameType.EXITED, FrameType.FAILED})
+CONTROL_LIMIT = 262_144
+"""Bytes of control frames that may wait for the agent before clients are made to wait. One frame may exceed it."""
+FORGIVEN = frozenset({"unknown_session", "no_stdin", "stdin_ended", "out_of_memory"})
+"""Refusals of the agent that concern one session alone: what a client asked for, not what this side got wrong."""
 
 
 class LinkLost(Exception):
     """The agent stream closed. Internal: whoever waits learns the reason from the machine's end."""
+
+
+class Sink(Protocol):
+    """Where the events of one session go. Called by the reader: must not wait."""
+
+    def take(self, event: SessionEvent) -> None: ...
+
+    def wake(self) -> None:
+        """The machine is gone: let whoever waits look at `AgentLink.failure`."""
 
 
 class AgentLink:
@@ -51,14 +72,19 @@ class AgentLink:
 
     def __init__(self, stream: trio.abc.Stream, *, greeted: bool = False) -> None:
         """greeted: the agent has said HELLO to another host before it was cloned."""
+        self.mux = Mux(Role.HOST, SideState.CONFIGURING if greeted else SideState.GREETING)
         self._stream = stream
-        self._mux = Mux(Role.HOST, SideState.CONFIGURING if greeted else SideState.GREETING)
         self._ids = itertools.count(1)
-        self._sessions: dict[int, Session] = {}
+        self._sinks: dict[int, Sink] = {}
+        self._pings: dict[bytes, Callable[[], None]] = {}
+        self._ping_ids = itertools.count(1)
         self._machine: dict[FrameType, MessageReceived] = {}
         self._arrived = trio.lowlevel.ParkingLot()
+        self._drained = trio.lowlevel.ParkingLot()
         self._to_write = trio.Event()
         self._failure: Callable[[], BaseException] | None = None
+        self.reads = 0
+        """Times that something was read, for whoever wants to know that the reader has kept up."""
         self.lost = trio.Event()
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -71,41 +97,57 @@ class AgentLink:
                 pass
             self.lost.set()
             self._arrived.unpark_all()
+            self._drained.unpark_all()
             await trio.sleep_forever()
 
     async def _read(self) -> None:
         while data := await self._stream.receive_some(READ_SIZE):
-            for event in self._mux.receive_data_untrusted(data):
+            self.reads += 1
+            for event in self.mux.receive_data_untrusted(data):
                 self._dispatch(event)
 
     async def _write(self, *, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()
         try:
             while True:
-                while data := self._mux.data_to_send():
+                while data := self.mux.data_to_send():
                     await self._stream.send_all(data)
+                    if not self.backlogged:
+                        self._drained.unpark_all()
                 self._to_write = trio.Event()
                 await self._to_write.wait()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             await trio.sleep_forever()  # the reader sees the same and says so
 
-    def _wake_writer(self) -> None:
+    def wake_writer(self) -> None:
+        """The mux has something to write."""
         self._to_write.set()
 
     def _dispatch(self, event: Event) -> None:
         if isinstance(event, PingReceived):
+            if (answered := self._pings.pop(event.body, None)) is not None:
+                answered()
             return
-        session = self._sessions.get(event.session)
-        if session is not None:
-            session.take(event)
-        elif isinstance(event, DataReceived):  # its owner has gone: keep the credit flowing until it ends
-            self._mux.acknowledge(event.session, len(event.data))
-            self._wake_writer()
-        elif isinstance(event, MessageReceived) and not event.session:
+        sink = self._sinks.get(event.session)
+        if isinstance(event, MessageReceived):
             if isinstance(event.message, ErrorReport):
-                raise RemoteProtocolError(f"the agent refused a frame: {event.message.code}: {event.message.message}")
-            self._machine[event.type] = event
-            self._arrived.unpark_all()
+                self._refused(event.message, sink)
+                return
+            if not event.session:
+                self._machine[event.type] = event
+                self._arrived.unpark_all()
+                return
+            if event.type in FINAL:
+                self._sinks.pop(event.session, None)
+        if sink is not None:
+            sink.take(event)
+        elif isinstance(event, DataReceived):  # its owner has gone: keep the credit flowing until it ends
+            self.acknowledge(event.session, len(event.data))
+
+    def _refused(self, report: ErrorReport, sink: Sink | None) -> None:
+        if report.code not in FORGIVEN:
+            raise RemoteProtocolError(f"the agent refused a frame: {report.code}: {report.message}")
+        log.warning("the agent refused a frame of %s: %s: %s", sink, report.code, report.message)
 
     # -- the machine
 
@@ -122,22 +164,67 @@ class AgentLink:
 
     def send(self, message: Message) -> None:
         """Queue a message to the machine; it is written as soon as the stream takes it."""
-        self._mux.send_message(message)
-        self._wake_writer()
+        self.mux.send_message(message)
+        self.wake_writer()
+
+    def client_gone(self, slot: int) -> None:
+        """Have the agent kill every session of a client."""
+        if self.accepting:
+            self.mux.send_empty(FrameType.CLIENT_GONE, slot=slot)
+            self.wake_writer()
+
+    async def ping(self) -> None:
+        """Return when the agent has answered. Raises the machine's failure or LinkLost. Cancellation: no effect."""
+        answered = trio.Event()
+        token = self.send_ping(answered.set)
+        try:
+            await answered.wait()
+        finally:
+            self._pings.pop(token, None)
+        self.raise_failure()
+
+    def send_ping(self, answered: Callable[[], None]) -> bytes:
+        """Ping the agent; `answered` is called with its answer, or when the machine has gone. Raises as `ping` does."""
+        self.raise_failure()
+        if not self.accepting:
+            raise LinkLost
+        token = b"%016x" % next(self._ping_ids)
+        self._pings[token] = answered
+        self.mux.send_ping(FrameType.PING, token)
+        self.wake_writer()
+        return token
 
     @property
     def accepting(self) -> bool:
         """Whether sessions can begin: the agent is ready, and nobody has begun to power off."""
-        return self._mux.state is SideState.OPEN
+        return self.mux.state is SideState.OPEN
+
+    @property
+    def backlogged(self) -> bool:
+        """Whether so much control waits for the agent that no client may cause more."""
+        return self.mux.control_size > CONTROL_LIMIT
+
+    async def wait_drained(self) -> None:
+        """Wait while `backlogged`. Cancellation: no effect."""
+        while self.backlogged and not self.lost.is_set():
+            await self._drained.park()
 
     def fail(self, failure: Callable[[], BaseException]) -> None:
         """The machine is gone: every session raises what `failure` makes, now and from now on."""
         self._failure = failure
-        for session in self._sessions.values():
-            session.wake()
+        for sink in list(self._sinks.values()):
+            sink.wake()
+        while self._pings:
+            self._pings.popitem()[1]()
+
+    def raise_failure(self) -> None:
+        """Raise what the machine ended with, if it has."""
+        if self._failure is not None:
+            raise self._failure()
 
     # -- sessions
 
+<<<<<<< HEAD
     def open_session(self, request: Exec | Fs | Emit | Subscribe | Attach) -> Session:
         """Begin a session; its first event is STARTED or FAILED. Raises the machine's failure, LocalProtocolError when
         too large.
@@ -146,83 +233,70 @@ class AgentLink:
             raise self._failure()
         if not isinstance(request, Exec):
             raise UnsupportedError(type(request).__name__)
+=======
+    def open(self, request: Opener, slot: int, make: Callable[[int], Sink]) -> int:
+        """Begin a session whose events go to what `make(id)` returns; its id. Raises the machine's failure,
+        LocalProtocolError for a request that is too large.
+        """
+        self.raise_failure()
+>>>>>>> a0c0e65 (Give clients channels onto the agent stream: admission, budgets, survivors, listeners)
         number = next(self._ids)
-        self._mux.open_session(number, request)
-        session = self._sessions[number] = Session(number, self)
-        self._wake_writer()
-        return session
+        self.mux.open_session(number, request, slot)
+        self._sinks[number] = make(number)
+        self.wake_writer()
+        return number
+
+    def redirect(self, session: int, sink: Sink | None) -> None:
+        """From now on the session's events go to `sink`; to nobody with None, and its output is dropped."""
+        if sink is None:
+            self._sinks.pop(session, None)
+        elif self.mux.is_open(session):
+            self._sinks[session] = sink
+
+    def acknowledge(self, session: int, size: int, *, at_once: bool = False) -> None:
+        """The consumer of a session's output took so many bytes."""
+        self.mux.acknowledge(session, size, at_once=at_once)
+        self.wake_writer()
+
+    def kill(self, session: int) -> None:
+        """Kill what a session started. Harmless when it has ended."""
+        if self.mux.is_open(session):
+            self.mux.send_empty(FrameType.KILL, session)
+            self.wake_writer()
 
 
-class Session:
-    """One program in the guest, as its one owner sees it.
+class Session(SessionBuffer):
+    """A session of this process: what `client.transport.ClientSession` promises, waiting on Trio.
 
-    Bytes count as consumed when `receive` returns them. Not for two receivers at once.
+    Not for two receivers at once. Made by `ClientChannel.open` or `Survivors.open`. ended: called when it is over or
+    abandoned. leave: called when it is detached from; None where it does not survive its client.
     """
 
-    def __init__(self, number: int, link: AgentLink) -> None:
-        self.id = number
+    def __init__(
+        self, number: int, link: AgentLink, ended: Callable[[], None], leave: Callable[[], None] | None = None
+    ) -> None:
+        super().__init__(link.mux, number, link.wake_writer)
         self._link = link
-        self._mux = link._mux
-        self._inbox: deque[MessageReceived | DataReceived] = deque()
+        self._on_end = ended
+        self._leave = leave
         self._parked = trio.lowlevel.ParkingLot()
-        self._unsent = memoryview(b"")
-        self._end_after_unsent = False
-        self.stdin_open = True
-        self.over = False
 
-    def take(self, event: MessageReceived | DataReceived | WindowOpened) -> None:
-        """Called by the reader: put an event where `receive` finds it, or send what the new credit allows."""
-        if isinstance(event, WindowOpened):
-            self._push()
-        else:
-            if event.type is FrameType.STDIN_CLOSED:
-                self.stdin_open = False
-                self._unsent = memoryview(b"")
-            if event.type in FINAL:
-                self.stdin_open = False
-                del self._link._sessions[self.id]
-            self._inbox.append(event)
+    def take(self, event: SessionEvent) -> None:
+        super().take(event)
+        if isinstance(event, MessageReceived) and event.type in FINAL:
+            self._on_end()
         self._parked.unpark_all()
 
     def wake(self) -> None:
-        """Let those who wait look again."""
         self._parked.unpark_all()
 
     async def receive(self) -> MessageReceived | DataReceived:
-        """The next event; EXITED or FAILED is the last. Raises the machine's failure. Cancellation: no effect."""
+        """The next event; EXITED, FAILED or DONE is the last. Raises the machine's failure. Cancellation: no effect."""
         await trio.lowlevel.checkpoint()
-        while not self._inbox:
-            self._check_machine()
+        while (event := self.pop()) is None:
+            self._link.raise_failure()
             await self._parked.park()
-        event = self._inbox.popleft()
-        if isinstance(event, DataReceived):
-            self._mux.acknowledge(self.id, len(event.data))
-            self._link._wake_writer()
-        self.over = event.type in FINAL
         return event
-
-    def _check_machine(self) -> None:
-        if self._link._failure is not None:
-            raise self._link._failure()
-
-    def feed(self, data: bytes) -> None:
-        """Give the program all of its standard input, of any size: it is sent as credit comes, without a task or a
-        wait.
-        """
-        self._unsent, self._end_after_unsent = memoryview(data), True
-        self._push()
-
-    def _push(self) -> None:
-        if not self.stdin_open or not (self._unsent or self._end_after_unsent):
-            return
-        size = min(len(self._unsent), self._mux.sendable(self.id))
-        piece, self._unsent = self._unsent[:size], self._unsent[size:]
-        end = self._end_after_unsent and not self._unsent
-        if size or end:
-            self._mux.send_data(FrameType.STDIN, self.id, piece, end=end)
-            self._link._wake_writer()
-        if end:
-            self.stdin_open = self._end_after_unsent = False
 
     async def send_stdin(self, data: bytes) -> None:
         """Send bytes, waiting for credit. Raises BrokenPipeError when the program closed its input or ended, or the
@@ -234,23 +308,18 @@ class Session:
         rest = memoryview(data)
         while rest:
             while self.stdin_open and not self._mux.sendable(self.id):
-                self._check_machine()
+                self._link.raise_failure()
                 await self._parked.park()
             if not self.stdin_open:
-                self._check_machine()
+                self._link.raise_failure()
                 raise BrokenPipeError("the program takes no more input")
-            size = min(len(rest), self._mux.sendable(self.id))
-            self._mux.send_data(FrameType.STDIN, self.id, rest[:size])
-            rest = rest[size:]
-            self._link._wake_writer()
+            rest = self.send_some(rest)
 
-    def close_stdin(self) -> None:
-        """Send the end of standard input. Harmless when it is closed already."""
-        if self.stdin_open and self._mux.is_open(self.id):
-            self._mux.send_data(FrameType.STDIN, self.id, b"", end=True)
-            self._link._wake_writer()
-        self.stdin_open = False
+    async def flush(self) -> None:
+        """What was asked of the session is on its way: the link's writer sees to that."""
+        await trio.lowlevel.checkpoint()
 
+<<<<<<< HEAD
     def signal(self, number: int) -> None:
         """Send a signal to the program's process group. Harmless when it has ended."""
         if self._mux.is_open(self.id):
@@ -283,14 +352,24 @@ class Session:
         if self._mux.is_open(self.id):
             self._mux.send_empty(FrameType.KILL, self.id)
             self._link._wake_writer()
+=======
+    def detach(self) -> None:
+        """Leave the program running without us; DETACHED is the next event, and the last. Raises UnsupportedError for
+        one that does not survive its client.
+        """
+        if self._leave is None:
+            raise UnsupportedError("detaching from this program", "start it with detached=True, or by attach()")
+        if self._ended:
+            return
+        self._leave()
+        self.let_go()
+        super().take(MessageReceived(FrameType.DETACHED, self.id, 0, Detached(self.id)))
+        self._parked.unpark_all()
+>>>>>>> a0c0e65 (Give clients channels onto the agent stream: admission, budgets, survivors, listeners)
 
     def abandon(self) -> None:
-        """Nobody will receive again: kill the program, and let its late output go."""
+        """Nobody will receive again: kill it, and let its late output go."""
         self.kill()
-        if self._link._sessions.pop(self.id, None) is not None:
-            for event in self._inbox:
-                if isinstance(event, DataReceived):
-                    self._mux.acknowledge(self.id, len(event.data))
-        self._inbox.clear()
-        self._unsent = memoryview(b"")
-        self.stdin_open = False
+        self._link.redirect(self.id, None)
+        self.let_go()
+        self._on_end()

@@ -90,7 +90,9 @@ class Exec:
     rows: int = 24
     cols: int = 80
     detached: bool = False
-    """For the relay: the session survives its client, and may be detached from."""
+    """For the relay: the session survives its client from the start."""
+    detachable: bool = False
+    """For the relay: the session survives its client once it was detached from."""
     window: int = WINDOW
     stdin_window: int = WINDOW
 
@@ -271,6 +273,8 @@ class Opened:
     session_id: int
     window: int
     stdin_window: int
+    stdin_credit: int
+    """What of the input's window is free: all of it, but for a session that had another client before."""
 
 
 @attrs.frozen

@@ -1,5 +1,5 @@
-"""The sessions of one agent stream: bytes in, events out; calls in, bytes out. No I/O, no clock; the same code on both
-sides.
+"""The sessions of one stream: bytes in, events out; calls in, bytes out. No I/O, no clock; the same code on both sides of
+the agent stream, and on both sides of a client's connection.
 
 Rule 1: a wrong call raises LocalProtocolError and changes nothing; wrong bytes raise RemoteProtocolError and the side
 is in ERROR for good. No other exception leaves this file. Rule 2: nothing here waits. `data_to_send` says what to
@@ -17,7 +17,8 @@ from collections import deque
 import attrs
 
 from trio_sandbox.errors import LocalProtocolError, RemoteProtocolError
-from trio_sandbox.relay.credit import ReceiveWindow, SendWindow
+from trio_sandbox.relay.credit import WINDOW, ReceiveWindow, SendWindow
+from trio_sandbox.relay.events import DataReceived, Event, MessageReceived, Opener, PingReceived, WindowOpened
 from trio_sandbox.relay.frames import (
     MAX_BODY,
     RULES,
@@ -33,12 +34,13 @@ from trio_sandbox.relay.messages import (
     MAX_MESSAGE,
     MAX_PING,
     TYPES,
-    Exec,
     Message,
+    Opened,
     decode_body_untrusted,
     encode_body,
 )
 from trio_sandbox.relay.states import (
+    OPENERS,
     SESSION_TRANSITIONS,
     SIDE_TRANSITIONS,
     TALKING,
@@ -48,45 +50,6 @@ from trio_sandbox.relay.states import (
 
 _CREDIT = struct.Struct("<I")
 
-
-@attrs.frozen
-class MessageReceived:
-    """A control message; `message` is None for the types whose body is empty."""
-
-    type: FrameType
-    session: int
-    slot: int
-    message: Message | None
-
-
-@attrs.frozen
-class DataReceived:
-    """Bytes of a stream (STDIN, STDOUT or STDERR); acknowledge them when consumed. `end`: the stream is over."""
-
-    type: FrameType
-    session: int
-    data: bytes
-    end: bool = False
-
-
-@attrs.frozen
-class WindowOpened:
-    """The peer took bytes: more may be sent."""
-
-    session: int
-
-
-@attrs.frozen
-class PingReceived:
-    """A PING or its PONG, with its bytes."""
-
-    type: FrameType
-    body: bytes
-
-
-Event = MessageReceived | DataReceived | WindowOpened | PingReceived
-
-
 @attrs.define(eq=False)
 class _Session:
     slot: int
@@ -94,12 +57,14 @@ class _Session:
     sending: SendWindow = attrs.Factory(SendWindow)
     receiving: ReceiveWindow = attrs.Factory(ReceiveWindow)
     stdin_ended: bool = False
-    parts: bytearray | None = None  # an EXEC that continues
+    opener: FrameType = FrameType.EXEC
+    complete: bool = False  # the opener has come whole
+    parts: bytearray | None = None  # an opener that continues
     queue: deque[Frame] = attrs.Factory(deque)  # bulk that waits to be written
 
 
 class Mux:
-    """One end of the agent stream. Not for two threads at once.
+    """One end of a stream. Not for two threads at once.
 
     state: CONFIGURING for the stream of a clone, whose agent has said HELLO to another host.
     """
@@ -111,6 +76,8 @@ class Mux:
         self._sessions: dict[int, _Session] = {}
         self._highest = 0
         self._control: deque[bytes] = deque()
+        self.control_size = 0
+        """Bytes of control frames that wait to be written: for whoever must stop causing more of them."""
         self._turns: deque[int] = deque()  # sessions with bulk waiting, in turn
 
     # -- what comes in
@@ -163,13 +130,14 @@ class Mux:
         return event
 
     def _unknown_session(self, frame: Frame) -> _Session | None:
-        """A session that ended (its late frames mean nothing), or on the guest's side one that begins."""
-        if frame.type is FrameType.EXEC and frame.session > self._highest:
+        """A session that ended (its late frames mean nothing), or on the answering side one that begins."""
+        if frame.type in OPENERS and frame.session > self._highest:
             self._highest = frame.session
-            session = self._sessions[frame.session] = _Session(frame.slot)
+            session = _Session(frame.slot, OPENERS[frame.type], opener=frame.type)
+            self._sessions[frame.session] = session
             return session
-        # Only the host opens and only the guest closes, so only the host's frames can come late.
-        if self.role is Role.GUEST and frame.session <= self._highest:
+        # Only one side opens and only the other closes, so only the opener's frames can come late.
+        if not self.role.opens and frame.session <= self._highest:
             return None
         raise RemoteProtocolError(f"{frame.type.name} for session {frame.session}, which is not open")
 
@@ -184,21 +152,39 @@ class Mux:
         if frame.type is FrameType.CREDIT:
             if len(frame.body) != _CREDIT.size:
                 raise RemoteProtocolError(f"CREDIT of {len(frame.body)} bytes")
-            session.sending.refill_untrusted(_CREDIT.unpack(frame.body)[0])
-            return WindowOpened(frame.session)
-        if frame.type is FrameType.EXEC:
-            return self._receive_exec(frame, session)
-        return MessageReceived(frame.type, frame.session, frame.slot, self._decode(frame))
+            size = _CREDIT.unpack(frame.body)[0]
+            session.sending.refill_untrusted(size)
+            return WindowOpened(frame.session, size)
+        if frame.type in OPENERS:
+            return self._receive_opener(frame, session)
+        message = self._decode(frame)
+        if isinstance(message, Opened):
+            if session.receiving.limit:
+                raise RemoteProtocolError(f"OPENED twice for session {frame.session}")
+            if not (0 <= message.window <= WINDOW and 0 <= message.stdin_credit <= message.stdin_window <= WINDOW):
+                raise RemoteProtocolError(f"OPENED with windows of {message.window} and {message.stdin_window} bytes")
+            session.sending = SendWindow.of(message.stdin_window, message.stdin_credit)
+            session.receiving = ReceiveWindow.of(message.window)
+        return MessageReceived(frame.type, frame.session, frame.slot, message)
 
-    def _receive_exec(self, frame: Frame, session: _Session) -> Event | None:
+    def _receive_opener(self, frame: Frame, session: _Session) -> Event | None:
+        begins = session.parts is None
+        if frame.type is not session.opener or (begins and session.complete):
+            raise RemoteProtocolError(f"{frame.type.name} for session {frame.session}, which is {session.state.value}")
         parts = session.parts = bytearray() if session.parts is None else session.parts
         parts += frame.body
         if len(parts) > MAX_MESSAGE:
-            raise RemoteProtocolError(f"EXEC of more than {MAX_MESSAGE} bytes")
+            raise RemoteProtocolError(f"{frame.type.name} of more than {MAX_MESSAGE} bytes")
         if Flag.MORE in frame.flags:
             return None
         session.parts = None
+        session.complete = True
         message = decode_body_untrusted(frame.type, bytes(parts))
+        window, stdin_window = _windows(message)
+        if not (0 <= window <= WINDOW and 0 <= stdin_window <= WINDOW):
+            raise RemoteProtocolError(f"{frame.type.name} with windows of {window} and {stdin_window} bytes")
+        if self.role is Role.GUEST:  # a relay grants the windows itself, with OPENED
+            session.sending, session.receiving = SendWindow.of(window), ReceiveWindow.of(stdin_window)
         return MessageReceived(frame.type, frame.session, frame.slot, message)
 
     def _decode(self, frame: Frame) -> Message | None:
@@ -215,10 +201,13 @@ class Mux:
 
     # -- what goes out
 
-    def open_session(self, session: int, request: Exec, slot: int = 0) -> None:
-        """Begin a session under a new id (host only). Raises LocalProtocolError for an id that is not new or a request
-        over 1 MiB.
+    def open_session(self, session: int, request: Opener, slot: int = 0) -> None:
+        """Begin a session under a new id (host and client only). Raises LocalProtocolError for an id that is not new or
+        a request over 1 MiB.
         """
+        kind = TYPES[type(request)]
+        if self.role not in RULES[kind].senders:
+            raise LocalProtocolError(f"{kind.name}: not for the {self.role.value} to send")
         if self.state is not SideState.OPEN:
             raise LocalProtocolError(f"opening a session in state {self.state.value}")
         if session <= self._highest:
@@ -226,15 +215,27 @@ class Mux:
         body = encode_body(request)
         if len(body) > MAX_MESSAGE:
             raise LocalProtocolError(f"a request of {len(body)} bytes is over {MAX_MESSAGE}")
+        if len(body) > MAX_BODY and Flag.MORE not in RULES[kind].flags:
+            raise LocalProtocolError(f"a {kind.name} of {len(body)} bytes is over {MAX_BODY}")
         self._highest = session
-        self._sessions[session] = _Session(slot)
+        entry = self._sessions[session] = _Session(slot, OPENERS[kind], opener=kind, complete=True)
+        if self.role is Role.HOST:  # a client waits for OPENED
+            window, stdin_window = _windows(request)
+            entry.sending, entry.receiving = SendWindow.of(stdin_window), ReceiveWindow.of(window)
         for start in range(0, len(body), MAX_BODY):
             more = Flag.MORE if start + MAX_BODY < len(body) else Flag(0)
-            self._queue_control(Frame(FrameType.EXEC, session, body[start : start + MAX_BODY], more, slot))
+            self._queue_control(Frame(kind, session, body[start : start + MAX_BODY], more, slot))
 
     def send_message(self, message: Message, session: int = 0) -> None:
         """Queue a control message of the machine (session 0) or of an open session. Raises LocalProtocolError."""
-        self._send(TYPES[type(message)], encode_body(message), session)
+        kind = TYPES[type(message)]
+        if kind in OPENERS:
+            raise LocalProtocolError(f"{kind.name} opens a session: see open_session")
+        self._send(kind, encode_body(message), session)
+        if isinstance(message, Opened):
+            entry = self._sessions[session]
+            entry.sending = SendWindow.of(message.window)
+            entry.receiving = ReceiveWindow.of(message.stdin_window, message.stdin_credit)
 
     def send_empty(self, kind: FrameType, session: int = 0, slot: int = 0) -> None:
         """Queue a control frame without a body. Raises LocalProtocolError."""
@@ -289,12 +290,12 @@ class Mux:
             entry.queue.append(Frame(kind, session, bytes(view[start : start + MAX_BODY]), flags, entry.slot))
         entry.stdin_ended = entry.stdin_ended or end
 
-    def acknowledge(self, session: int, size: int) -> None:
-        """The consumer took `size` bytes of DataReceived events. Fine after the session's end, when nobody needs to
-        know.
+    def acknowledge(self, session: int, size: int, *, at_once: bool = False) -> None:
+        """The consumer took `size` bytes of DataReceived events; the peer is told in lots, or `at_once`. Fine after the
+        session's end, when nobody needs to know.
         """
         entry = self._sessions.get(session)
-        if entry is not None and (granted := entry.receiving.consume(size)):
+        if entry is not None and (granted := entry.receiving.consume(size, at_once=at_once)):
             self._queue_control(Frame(FrameType.CREDIT, session, _CREDIT.pack(granted), slot=entry.slot))
 
     def _session(self, session: int) -> _Session:
@@ -304,21 +305,31 @@ class Mux:
         return entry
 
     def _queue_control(self, frame: Frame) -> None:
-        self._control.append(encode(frame, self.role))
+        raw = encode(frame, self.role)
+        self._control.append(raw)
+        self.control_size += len(raw)
 
-    def data_to_send(self, limit: int = 2 * MAX_BODY) -> bytes:
-        """Take about `limit` bytes off the queues, whole frames only, control first; b"" when there is nothing to
+    def frames_to_send(self, limit: int = 2 * MAX_BODY) -> list[bytes]:
+        """Take about `limit` bytes off the queues, a frame an item, control first; empty when there is nothing to
         write.
 
         What is returned counts as sent: if it cannot be written whole, the stream is lost.
         """
-        chunks: list[bytes] = []
+        frames: list[bytes] = []
         size = 0
         while size < limit and (self._control or self._turns):
-            chunk = self._control.popleft() if self._control else self._next_bulk()
-            chunks.append(chunk)
-            size += len(chunk)
-        return b"".join(chunks)
+            if self._control:
+                frame = self._control.popleft()
+                self.control_size -= len(frame)
+            else:
+                frame = self._next_bulk()
+            frames.append(frame)
+            size += len(frame)
+        return frames
+
+    def data_to_send(self, limit: int = 2 * MAX_BODY) -> bytes:
+        """The same as one piece; b"" when there is nothing to write."""
+        return b"".join(self.frames_to_send(limit))
 
     def _next_bulk(self) -> bytes:
         session = self._turns.popleft()
@@ -340,6 +351,16 @@ class Mux:
         return session in self._sessions
 
     @property
+    def has_to_send(self) -> bool:
+        """Whether anything waits to be written."""
+        return bool(self._control or self._turns)
+
+    @property
     def open_sessions(self) -> frozenset[int]:
         """The ids of the sessions that have not ended."""
         return frozenset(self._sessions)
+
+
+def _windows(request: object) -> tuple[int, int]:
+    """What the message that opens a session grants: bytes of output, bytes of standard input."""
+    return getattr(request, "window", 0), getattr(request, "stdin_window", 0)

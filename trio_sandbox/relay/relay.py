@@ -1,0 +1,147 @@
+"""The relay of one sandbox: who may speak to it, over which listeners, and what it answers.
+
+Runs in: the task of `service(relay.serve)`, around the machine: it begins to listen once the machine is ready, and
+outlives it long enough to tell every client how it ended. Owns: the listeners and a task for each connection. Ends
+when: its block ends. Raises StorageError when a listener cannot be opened. Cancellation: connections are closed after
+at most a second of last words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Protocol
+
+import attrs
+import trio
+
+from trio_sandbox.relay.admission import Admission
+from trio_sandbox.relay.budget import Grant
+from trio_sandbox.relay.channel import ClientChannel
+from trio_sandbox.relay.connection import ClientConnection, Transport
+from trio_sandbox.relay.events import Opener
+from trio_sandbox.relay.link import AgentLink, LinkLost, Session
+from trio_sandbox.relay.messages import Answer, Attach, Ended, Exec, Request, Resize, Welcome
+from trio_sandbox.relay.survivors import Survivors
+
+Accept = Callable[[Transport], Awaitable[None]]
+
+
+class Listener(Protocol):
+    """Something that accepts clients: a Unix socket, a WebSocket."""
+
+    @property
+    def address(self) -> str: ...
+    async def serve(self, accept: Accept, *, task_status: trio.TaskStatus[None]) -> None:
+        """Accept clients until cancelled; report `started()` once it listens."""
+
+
+class SandboxFacts(Protocol):
+    """What the relay asks its sandbox."""
+
+    def welcome(self, slot: int, limit: int, used: int) -> Welcome: ...
+    def check_open(self) -> None: ...
+    async def answer(self, request: Request) -> Answer: ...
+
+
+@attrs.define(eq=False)
+class Relay:
+    """One sandbox's relay. `begin` gives it the agent stream when there is one."""
+
+    facts: SandboxFacts
+    listeners: tuple[Listener, ...] = ()
+    admission: Admission = attrs.Factory(Admission)
+    _link: AgentLink | None = None
+    _survivors: Survivors | None = None
+    _own: ClientChannel | None = None
+    _connections: set[ClientConnection] = attrs.Factory(set)
+    _begun: trio.Event = attrs.Factory(trio.Event)
+
+    # -- its life
+
+    async def serve(self, *, task_status: trio.TaskStatus[Relay]) -> None:
+        """Be the relay until the block that it serves ends."""
+        async with trio.open_nursery(strict_exception_groups=False) as nursery:
+            for listener in self.listeners:
+                await nursery.start(listener.serve, self._accept)
+            task_status.started(self)
+            await trio.sleep_forever()
+
+    async def _accept(self, transport: Transport) -> None:
+        connection = ClientConnection(transport, self)
+        await self._begun.wait()  # a client that comes while the machine starts waits for it
+        self._connections.add(connection)
+        try:
+            await connection.serve()
+        finally:
+            self._connections.discard(connection)
+            with trio.CancelScope(shield=True):  # closing a socket does not wait
+                await transport.aclose()
+
+    def begin(self, link: AgentLink) -> None:
+        """The machine is ready: this process has its own channel, and clients are served."""
+        self._link = link
+        self._survivors = Survivors(link)
+        self._own = ClientChannel(link, self.admission.clients.acquire_nowait())
+        self._begun.set()
+
+    def end(self, ended: Ended) -> None:
+        """The machine is gone: tell every client."""
+        for connection in list(self._connections):
+            connection.end(ended)
+
+    # -- what connections ask
+
+    @property
+    def link(self) -> AgentLink:
+        """The agent stream. Raises LinkLost before there is one."""
+        if self._link is None:
+            raise LinkLost
+        return self._link
+
+    @property
+    def survivors(self) -> Survivors:
+        """The sessions that outlive their clients."""
+        if self._survivors is None:
+            raise LinkLost
+        return self._survivors
+
+    def welcome(self, slot: int) -> Welcome:
+        """What a new client is told."""
+        return self.facts.welcome(slot, self.admission.clients.limit, self.admission.clients.used)
+
+    def check_open(self) -> None:
+        """Raise why no session may begin, if none may."""
+        self.facts.check_open()
+
+    async def answer(self, request: Request) -> Answer:
+        """Do what a control connection asks."""
+        return await self.facts.answer(request)
+
+    # -- this process's own channel
+
+    def open_session(self, request: Opener) -> Session:
+        """Begin a session of this process's handle. Raises ExecFailedError, and why none may begin."""
+        self.facts.check_open()
+        assert self._own is not None
+        link, survivors = self.link, self.survivors
+        made: list[Session] = []
+
+        def make(over: Callable[[int], None], number: int, grant: Grant) -> Session:
+            leave = None if over == self._own_ended else partial(survivors.leave, number)
+            made.append(Session(number, link, partial(over, number), leave))
+            return made[0]
+
+        if isinstance(request, Attach):
+            survivors.attach(request.session_id, partial(make, survivors.forget), replay=request.replay)
+            if request.rows and request.cols:
+                made[0].resize(request.rows, request.cols)
+        elif isinstance(request, Exec) and (request.detached or request.detachable):
+            survivors.open(request, partial(make, survivors.forget))
+        else:
+            self._own.open(request, partial(make, self._own_ended))
+        return made[0]
+
+    def _own_ended(self, number: int) -> None:
+        assert self._own is not None
+        self._own.ended(number)
