@@ -20,6 +20,8 @@ HOSTNAME_LIMIT = 63
 MEMORY_MIN_MIB = 128
 MEMORY_MAX_MIB = 1 << 20
 CPUS_MAX = 64
+TOKEN_MIN = 16
+"""Characters of a bearer token that somebody chose."""
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -62,6 +64,18 @@ given".
 """
 
 
+@attrs.frozen
+class WebSocketAddress:
+    """Where the relay listens for WebSocket clients. port 0 for a free one; token None for a random one.
+
+    The handle tells what became of it: `Sandbox.addresses` and `Sandbox.token`.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    token: str | None = attrs.field(default=None, repr=False)
+
+
 @attrs.frozen(kw_only=True)
 class SandboxConfig:
     """A valid sandbox configuration. Build it with `from_options`, which names every problem at once.
@@ -81,6 +95,8 @@ class SandboxConfig:
     pull_policy: PullPolicy = PullPolicy.IF_MISSING
     boot_timeout: float = 60.0
     warm: bool = True
+    listen: str | os.PathLike[str] | None = None
+    websocket: WebSocketAddress | None = None
 
     @classmethod
     def from_options(cls, name: str, options: Mapping[str, Any]) -> SandboxConfig:
@@ -170,6 +186,22 @@ def _flag(value: object) -> str | None:
     return None if isinstance(value, bool) else f"must be bool, not {type(value).__name__}"
 
 
+def _socket_path(value: object) -> str | None:
+    if not isinstance(value, (str, os.PathLike)):
+        return f"must be str or os.PathLike, not {type(value).__name__}"
+    return None if os.path.basename(os.fspath(value)) else f"{os.fspath(value)!r} does not name a file"
+
+
+def _websocket(value: object) -> str | None:
+    if not isinstance(value, WebSocketAddress):
+        return f"must be WebSocketAddress, not {type(value).__name__}"
+    if (problem := _whole(value.port, 0, 65_535)) is not None:
+        return f"port: {problem}"
+    if value.token is not None and len(str(value.token)) < TOKEN_MIN:
+        return f"token: must be str of {TOKEN_MIN} characters or more"
+    return None
+
+
 def _pull_policy(value: object) -> str | None:
     return None if value in list(PullPolicy) else f"{value!r} is not one of {', '.join(PullPolicy)}"
 
@@ -198,4 +230,6 @@ CHECKS = {
     "pull_policy": _pull_policy,
     "boot_timeout": _seconds,
     "warm": _flag,
+    "listen": _socket_path,
+    "websocket": _websocket,
 }

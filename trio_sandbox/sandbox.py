@@ -8,23 +8,21 @@ killed at once.
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import attrs
 import trio
 
 from trio_sandbox.client.sandbox import Sandbox
-from trio_sandbox.client.transport import Opener
 from trio_sandbox.config import DEFAULT_PATH, SandboxConfig
 from trio_sandbox.errors import (
-    ExecFailedError,
-    LocalProtocolError,
     RemoteProtocolError,
     SandboxCrashedError,
     SandboxError,
@@ -36,8 +34,13 @@ from trio_sandbox.image.rootfs import ImageConfig, RootFilesystem, prepare_rootf
 from trio_sandbox.lifecycle import CRASHES, End, EndReason, Lifecycle, State, end_of_machine
 from trio_sandbox.machine import EXIT_TIMEOUT, MachinePlan, closing_descriptor, serve_machine
 from trio_sandbox.names import reserved_name
-from trio_sandbox.relay.link import AgentLink, Session
-from trio_sandbox.relay.messages import Shutdown
+from trio_sandbox.relay.events import Opener
+from trio_sandbox.relay.frames import PROTOCOL_VERSION
+from trio_sandbox.relay.link import AgentLink, LinkLost, Session
+from trio_sandbox.relay.liveness import Liveness
+from trio_sandbox.relay.messages import Answer, Ended, Request, SessionInfo, Shutdown, Welcome
+from trio_sandbox.relay.relay import Listener, Relay
+from trio_sandbox.relay.unix_listener import UnixListener
 from trio_sandbox.service import service, wait_any
 from trio_sandbox.vm.command import Port
 from trio_sandbox.vm.supervise import POWER_OFF_TIMEOUT, Machine
@@ -57,12 +60,35 @@ class Runtime:
     asked: EndReason | None = None
     end: End | None = None
     crash: SandboxCrashedError | None = None
+    relay: Relay = attrs.field(init=False)
     _stop_timeout: float = 0.0
     _agent_was_lost: bool = False
     _ask: trio.Event = attrs.Factory(trio.Event)
     ended: trio.Event = attrs.Factory(trio.Event)
 
+    def __attrs_post_init__(self) -> None:
+        self.relay = Relay(self, _listeners(self.config))
+
     # -- what the handle calls (`client.transport.SandboxControl`)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where other clients find the relay."""
+        return tuple(listener.address for listener in self.relay.listeners)
+
+    @property
+    def token(self) -> str | None:
+        """What WebSocket clients must bring."""
+        tokens = (getattr(listener, "token", None) for listener in self.relay.listeners)
+        return next((token for token in tokens if token is not None), None)
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def shell(self) -> str:
+        return self.config.shell
 
     @property
     def console(self) -> str:
@@ -83,16 +109,31 @@ class Runtime:
     def default_user(self) -> str:
         return self.config.user or (self.image and self.image.user) or ""
 
-    def open_session(self, request: Opener) -> Session:
-        """Begin a program. Raises SandboxNotRunningError, SandboxCrashedError, and ExecFailedError for a request over 1
-        MiB.
-        """
+    def check_open(self) -> None:
+        """Raise SandboxNotRunningError or SandboxCrashedError where no session may begin."""
         if self.link is None or self.end is not None or self.asked is not None or not self.link.accepting:
             raise self.failure()
+
+    def open_session(self, request: Opener) -> Session:
+        """Begin a session on this process's own channel. Raises SandboxNotRunningError, SandboxCrashedError, and
+        ExecFailedError for a request over 1 MiB or one session too many.
+        """
+        return self.relay.open_session(request)
+
+    async def ping(self) -> None:
+        """Return when the agent has answered. Raises SandboxNotRunningError or SandboxCrashedError."""
+        self.check_open()
+        assert self.link is not None
         try:
-            return self.link.open_session(request)
-        except LocalProtocolError as error:
-            raise ExecFailedError("bad_args", errno.E2BIG, f"the command cannot be sent: {error}") from error
+            await self.link.ping()
+        except LinkLost:
+            raise self.failure() from None
+
+    async def sessions(self) -> tuple[SessionInfo, ...]:
+        """The sessions that survive their clients."""
+        await trio.lowlevel.checkpoint()
+        self.check_open()
+        return self.relay.survivors.infos
 
     async def stop(self, timeout: float) -> None:
         """Ask for a power-off with a grace of `timeout` seconds, or for a kill with 0, and wait for the end."""
@@ -125,11 +166,18 @@ class Runtime:
 
     async def wait_until_over(self, machine: Machine, link: AgentLink) -> None:
         """Wait until the end is asked for or has come by itself."""
-        await wait_any(self._ask.wait, machine.exited.wait, link.lost.wait)
+        await wait_any(self._ask.wait, machine.exited.wait, link.lost.wait, partial(self._watch, Liveness(link)))
         if link.lost.is_set():
             with trio.move_on_after(EXIT_TIMEOUT) as patience:
                 await machine.exited.wait()
             self._agent_was_lost = patience.cancelled_caught
+
+    async def _watch(self, liveness: Liveness) -> None:
+        try:
+            await liveness.run()
+        except SandboxError:  # the machine has gone meanwhile
+            await trio.sleep_forever()
+        self._agent_was_lost = True
 
     async def power_off(self, machine: Machine, link: AgentLink) -> None:
         """Ask the agent for a power-off and wait for it, for as long as was granted. Cancellation: the machine is
@@ -152,6 +200,7 @@ class Runtime:
             self.crash = SandboxCrashedError(self.config.name, self.end.reason, self.end.console_tail)
         if self.link is not None:
             self.link.fail(self.failure)
+        self.relay.end(self.ended_message())
         self.ended.set()
 
     def _find_end(self, error: BaseException | None) -> End:
@@ -175,6 +224,49 @@ class Runtime:
         error = SandboxCrashedError(self.config.name, self.crash.reason, self.crash.console_tail)
         error.__cause__ = self.crash  # so that the block's error and the sandbox's are known for one
         return error
+
+    # -- what the relay asks (`relay.relay.SandboxFacts`)
+
+    def welcome(self, slot: int, limit: int, used: int) -> Welcome:
+        """What a new client is told."""
+        return Welcome(
+            version=PROTOCOL_VERSION,
+            name=self.config.name,
+            slot=slot,
+            limit=limit,
+            used=used,
+            env=self.base_env,
+            workdir=self.default_workdir,
+            user=self.default_user,
+            shell=self.config.shell,
+        )
+
+    async def answer(self, request: Request) -> Answer:
+        """Do what a control connection asks; "stop" and "kill" answer when the machine is gone."""
+        match request.op:
+            case "stop":
+                await self.stop(max(0, request.timeout_ms) / 1000)
+            case "kill":
+                await self.kill()
+            case "status" | "sessions":
+                pass
+            case other:
+                return Answer(error="unsupported", message=f"there is no control operation {other!r}")
+        ended = self.ended_message()
+        return Answer(
+            state=ended.state,
+            reason=ended.reason,
+            exit_code=ended.exit_code,
+            console_tail=ended.console_tail,
+            clients=self.relay.admission.clients.used,
+            sessions=self.relay.survivors.infos if self.link is not None else (),
+        )
+
+    def ended_message(self) -> Ended:
+        """How it ended; before that, with the state that it is in and no reason."""
+        if self.end is None:
+            return Ended(self.lifecycle.state, "", 0, "")
+        return Ended(self.lifecycle.state, self.end.reason, self.end.exit_code, self.end.console_tail)
 
 
 async def serve_sandbox(
@@ -203,24 +295,43 @@ async def serve_sandbox(
         mark("image")
         with closing_descriptor(os.open(rootfs.path, os.O_RDONLY | os.O_CLOEXEC)) as base:
             plan = MachinePlan(config, home, assets, rootfs, base, ports=ports, mark=mark)
-            try:
-                async with service(serve_machine, plan, name="machine") as (machine, link):
-                    runtime.machine, runtime.link = machine, link
-                    mark("ready")
-                    with runtime.lifecycle.within(State.RUNNING):
-                        task_status.started(runtime)
-                        await runtime.wait_until_over(machine, link)
-                    if not machine.exited.is_set():
-                        with runtime.lifecycle.within(State.STOPPING):
-                            await runtime.power_off(machine, link)
-            except BaseException as error:
-                runtime.finish(error)
-                raise
-            runtime.finish(None)
+            async with service(runtime.relay.serve, name="relay"):
+                try:
+                    async with service(serve_machine, plan, name="machine") as (machine, link):
+                        runtime.machine, runtime.link = machine, link
+                        runtime.relay.begin(link)
+                        mark("ready")
+                        await _live(runtime, machine, link, task_status)
+                except BaseException as error:
+                    runtime.finish(error)
+                    raise
+                runtime.finish(None)
     if runtime.crash is not None:
         raise runtime.crash
     assert runtime.end is not None
     return runtime.end
+
+
+async def _live(runtime: Runtime, machine: Machine, link: AgentLink, task_status: trio.TaskStatus[Runtime]) -> None:
+    """From ready to the end of the machine, or to the moment when it has to be forced."""
+    with runtime.lifecycle.within(State.RUNNING):
+        task_status.started(runtime)
+        await runtime.wait_until_over(machine, link)
+    if not machine.exited.is_set():
+        with runtime.lifecycle.within(State.STOPPING):
+            await runtime.power_off(machine, link)
+
+
+def _listeners(config: SandboxConfig) -> tuple[Listener, ...]:
+    listeners: list[Listener] = []
+    if config.listen is not None:
+        listeners.append(UnixListener(Path(os.path.abspath(config.listen))))
+    if (asked := config.websocket) is not None:
+        from trio_sandbox.relay.websocket_listener import WebSocketListener  # 60 ms that only its users pay
+
+        given = {} if asked.token is None else {"token": asked.token}
+        listeners.append(WebSocketListener(asked.host, asked.port, **given))
+    return tuple(listeners)
 
 
 def _stopwatch(timings: dict[str, float]) -> Callable[[str], None]:
@@ -243,8 +354,9 @@ async def open_sandbox(name: str, *, home: Home | None = None, **options: Any) -
     cpus: virtual CPUs (1). memory: MiB (512). workdir, user: of programs (the image's, else "/" and root).
     shell: of `shell()` ("/bin/sh"). hostname (the name). env: for every program. pull_policy ("if-missing").
     boot_timeout: seconds to the ready state (60). warm: clone a template where one is or can be made (True); clones of
-    one template share the layout of their kernels' address space, which False avoids at the price of a boot. home: the
-    data folder (`Home.default()`).
+    one template share the layout of their kernels' address space, which False avoids at the price of a boot.
+    listen: path of a Unix socket on which other processes of this user may connect. websocket: a WebSocketAddress on
+    which clients that bring its token may. home: the data folder (`Home.default()`).
 
     Entering raises InvalidConfigError (all problems at once), UnsupportedError for a documented option that is not
     built yet, SandboxAlreadyExistsError, HostNotReadyError, ImageError, StorageError or BootError; nothing is left

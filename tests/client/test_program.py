@@ -12,9 +12,9 @@ from trio_sandbox.client import session_end
 from trio_sandbox.client.options import Stdin
 from trio_sandbox.client.program import ExecEventType, ExecHandle, exit_code
 from trio_sandbox.errors import ExecFailedError, ExecTimeoutError, SandboxNotRunningError
+from trio_sandbox.relay.events import DataReceived, MessageReceived
 from trio_sandbox.relay.frames import FrameType
 from trio_sandbox.relay.messages import Exited, Failed, Started
-from trio_sandbox.relay.events import DataReceived, MessageReceived
 
 pytestmark = pytest.mark.anyio
 
@@ -64,6 +64,23 @@ class ScriptedSession:
 
     def signal(self, number: int) -> None:
         self.calls.append(("signal", number))
+
+    async def flush(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.calls.append("flush")
+
+    @property
+    def session_id(self) -> int:
+        return self.id
+
+    def resize(self, rows: int, cols: int) -> None:
+        self.calls.append(("resize", rows, cols))
+
+    def set_deadline(self, ms: int) -> None:
+        self.calls.append(("deadline", ms))
+
+    def detach(self) -> None:
+        self.calls.append("detach")
 
     def kill(self) -> None:
         self.calls.append("kill")

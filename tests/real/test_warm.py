@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import trio
 
+from tests.relay.scripted import open_session
 from trio_sandbox import Home, Sandbox, SandboxConfig, Stdin, open_sandbox
 from trio_sandbox import machine as machine_module
 from trio_sandbox.client.program import ExecHandle
@@ -181,7 +182,7 @@ def folder(tmp_path: Path) -> Path:
 async def output_of(link: AgentLink, script: str) -> str:
     """Run a script on a bare link."""
     request = Exec((b"sh", b"-c", script.encode()), (b"PATH=/usr/bin:/bin",))
-    return (await ExecHandle(link.open_session(request), Stdin.null(), None).collect()).stdout_text
+    return (await ExecHandle(open_session(link, request), Stdin.null(), None).collect()).stdout_text
 
 
 @pytest.mark.parametrize("choice", [True, False])

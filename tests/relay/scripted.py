@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 import trio.testing
 
+from trio_sandbox.relay.budget import Grant
+from trio_sandbox.relay.channel import ClientChannel
+from trio_sandbox.relay.events import DataReceived, Event, MessageReceived, Opener
 from trio_sandbox.relay.frames import FrameType, Role
-from trio_sandbox.relay.link import AgentLink
+from trio_sandbox.relay.link import AgentLink, Session
 from trio_sandbox.relay.messages import Exited, Hello, Message, Ready
-from trio_sandbox.relay.events import DataReceived, Event, MessageReceived
 from trio_sandbox.relay.mux import Mux
 from trio_sandbox.service import service
 
@@ -64,6 +67,19 @@ class ScriptedGuest:
             event = await self.next()
             if isinstance(event, DataReceived):
                 return event
+
+
+def open_session(link: AgentLink, request: Opener, channel: ClientChannel | None = None) -> Session:
+    """A session on a channel of its own, or on `channel`."""
+    channel = channel or ClientChannel(link, 1)
+    made: list[Session] = []
+
+    def make(number: int, grant: Grant) -> Session:
+        made.append(Session(number, link, partial(channel.ended, number)))
+        return made[0]
+
+    channel.open(request, make)
+    return made[0]
 
 
 @asynccontextmanager

@@ -10,12 +10,12 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_sandbox.errors import RemoteProtocolError, SandboxNotRunningError
 from trio_sandbox.relay.credit import WINDOW
+from trio_sandbox.relay.events import DataReceived, MessageReceived
 from trio_sandbox.relay.frames import MAX_BODY, Frame, FrameType, Role, encode
 from trio_sandbox.relay.link import LinkLost, Session
 from trio_sandbox.relay.messages import ErrorReport, Exec, Started, StdinClosed
-from trio_sandbox.relay.events import DataReceived, MessageReceived
 
-from .scripted import EXITED, ScriptedGuest, linked
+from .scripted import EXITED, ScriptedGuest, linked, open_session
 
 pytestmark = pytest.mark.anyio
 REQUEST = Exec((b"prog",), (), stdin=True)
@@ -35,7 +35,7 @@ async def start(session: Session, guest: ScriptedGuest) -> None:
 
 async def test_output_and_exit_arrive_in_order() -> None:
     async with linked() as (link, guest):
-        session = link.open_session(REQUEST)
+        session = open_session(link, REQUEST)
         await start(session, guest)
         await guest.output(session.id, b"one")
         await guest.output(session.id, b"two", FrameType.STDERR)
@@ -47,7 +47,7 @@ async def test_output_and_exit_arrive_in_order() -> None:
 
 async def test_a_session_that_nobody_reads_stalls_no_other() -> None:
     async with linked() as (link, guest):
-        silent, lively = link.open_session(REQUEST), link.open_session(REQUEST)
+        silent, lively = open_session(link, REQUEST), open_session(link, REQUEST)
         await start(silent, guest)
         await start(lively, guest)
         await guest.output(silent.id, bytes(WINDOW))
@@ -63,7 +63,7 @@ async def test_a_session_that_nobody_reads_stalls_no_other() -> None:
 async def test_stdin_of_any_size_is_fed_as_credit_comes() -> None:
     data = bytes(range(256)) * 8192
     async with linked() as (link, guest):
-        session = link.open_session(REQUEST)
+        session = open_session(link, REQUEST)
         await start(session, guest)
         session.feed(data)
         received = bytearray()
@@ -79,7 +79,7 @@ async def test_stdin_of_any_size_is_fed_as_credit_comes() -> None:
 
 async def test_a_writer_waits_for_credit_and_learns_of_a_closed_input() -> None:
     async with linked() as (link, guest):
-        session = link.open_session(REQUEST)
+        session = open_session(link, REQUEST)
         await start(session, guest)
         with trio.move_on_after(60) as scope:
             await session.send_stdin(bytes(WINDOW + 1))
@@ -92,7 +92,7 @@ async def test_a_writer_waits_for_credit_and_learns_of_a_closed_input() -> None:
 
 async def test_an_abandoned_session_keeps_its_program_from_blocking_until_it_is_dead() -> None:
     async with linked() as (link, guest):
-        session = link.open_session(REQUEST)
+        session = open_session(link, REQUEST)
         await start(session, guest)
         await guest.output(session.id, bytes(WINDOW))
         await wait_all_tasks_blocked()
@@ -102,7 +102,7 @@ async def test_an_abandoned_session_keeps_its_program_from_blocking_until_it_is_
         assert guest.mux.sendable(session.id) == WINDOW
         await guest.say(EXITED, session.id)
         await wait_all_tasks_blocked()
-        other = link.open_session(REQUEST)
+        other = open_session(link, REQUEST)
         assert other.id > session.id
 
 
@@ -122,7 +122,7 @@ async def test_an_error_report_about_the_machine_ends_the_block() -> None:
 
 async def test_a_closed_stream_is_lost_and_the_reason_comes_from_elsewhere() -> None:
     async with linked() as (link, guest):
-        session = link.open_session(REQUEST)
+        session = open_session(link, REQUEST)
         await start(session, guest)
         await guest.stream.aclose()
         await link.lost.wait()
@@ -138,4 +138,4 @@ async def test_a_closed_stream_is_lost_and_the_reason_comes_from_elsewhere() -> 
             await wait_all_tasks_blocked()
             link.fail(lambda: SandboxNotRunningError("x"))
         with pytest.raises(SandboxNotRunningError):
-            link.open_session(REQUEST)
+            open_session(link, REQUEST)

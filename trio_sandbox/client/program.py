@@ -16,9 +16,9 @@ from trio_sandbox.client.options import Stdin, StdinMode
 from trio_sandbox.client.session_end import end_session
 from trio_sandbox.client.transport import ProgramSession
 from trio_sandbox.errors import ExecFailedError, ExecTimeoutError
+from trio_sandbox.relay.events import DataReceived, MessageReceived
 from trio_sandbox.relay.frames import FrameType
 from trio_sandbox.relay.messages import Exited, Failed, Started, StdinClosed
-from trio_sandbox.relay.events import DataReceived, MessageReceived
 
 
 @attrs.frozen

@@ -5,13 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import anyio
+import attrs
+
 from trio_sandbox.client.options import ExecOptions, Rlimit, Stdin, exec_request
 from trio_sandbox.client.program import ExecHandle, ExecOutput
 from trio_sandbox.client.transport import SandboxControl
 from trio_sandbox.errors import UnsupportedError
+from trio_sandbox.relay.messages import SessionInfo
 
 STOP_TIMEOUT = 10.0
 """Seconds that `stop` gives the guest to write its data and power off."""
+
+
+@attrs.frozen
+class PingResult:
+    """latency_ms: from the question to the answer, through the relay to the agent and back."""
+
+    name: str
+    latency_ms: float
 
 
 class Sandbox:
@@ -23,7 +35,17 @@ class Sandbox:
     @property
     async def name(self) -> str:
         """The sandbox's name: `await sb.name`."""
-        return self._control.config.name
+        return self._control.name
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where other clients find this sandbox: a path for `listen=`, a `ws://` address for `websocket=`."""
+        return self._control.addresses
+
+    @property
+    def token(self) -> str | None:
+        """The bearer token that WebSocket clients must bring; None without `websocket=`."""
+        return self._control.token
 
     @property
     def console(self) -> str:
@@ -117,7 +139,7 @@ class Sandbox:
     ) -> ExecOutput:
         """Run a script through the sandbox's shell (`shell -c script`) to its end. Everything else as for `exec`."""
         return await self.exec(
-            self._control.config.shell,
+            self._control.shell,
             ["-c", script],
             cwd=cwd,
             user=user,
@@ -130,7 +152,17 @@ class Sandbox:
 
     async def shell_stream(self, script: str, **options: Any) -> ExecHandle:
         """Start a script through the sandbox's shell and return its handle. Options as for `exec_stream`."""
-        return await self.exec_stream(self._control.config.shell, ["-c", script], **options)
+        return await self.exec_stream(self._control.shell, ["-c", script], **options)
+
+    async def ping(self) -> PingResult:
+        """Ask the agent for an answer. Raises SandboxNotRunningError, SandboxCrashedError. Cancellation: no effect."""
+        began = anyio.current_time()
+        await self._control.ping()
+        return PingResult(self._control.name, (anyio.current_time() - began) * 1000)
+
+    async def sessions(self) -> list[SessionInfo]:
+        """The programs that survive their client, oldest first; `attach` and `attach_session` come back to them."""
+        return list(await self._control.sessions())
 
     async def stop(self, timeout: float = STOP_TIMEOUT) -> None:
         """Let the guest write its data and power off; force it after `timeout` seconds, at once with 0. Harmless when

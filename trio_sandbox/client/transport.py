@@ -9,6 +9,7 @@ from trio_sandbox.lifecycle import End
 from trio_sandbox.relay.events import DataReceived, MessageReceived, Opener
 from trio_sandbox.relay.messages import SessionInfo
 
+
 class ProgramSession(Protocol):
     """One session in the guest. See `trio_sandbox.relay.link.Session` for what each call promises.
 
@@ -45,6 +46,10 @@ class SandboxControl(Protocol):
     def name(self) -> str: ...
     @property
     def shell(self) -> str: ...
+    @property
+    def addresses(self) -> tuple[str, ...]: ...
+    @property
+    def token(self) -> str | None: ...
     @property
     def console(self) -> str: ...
     @property

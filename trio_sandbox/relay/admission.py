@@ -39,7 +39,8 @@ class Places:
     async def acquire(self, patience: float = 0.0) -> int:
         """Take a place; its number, for `release`.
 
-        patience: seconds to wait for one; 0 for not at all. Raises ClientLimitError. Cancellation: the turn is given up.
+        patience: seconds to wait for one; 0 for not at all. Raises ClientLimitError. Cancellation: the turn is given
+        up.
         """
         if patience <= 0:
             await trio.lowlevel.checkpoint()

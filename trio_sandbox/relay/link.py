@@ -19,30 +19,12 @@ from typing import Protocol
 import trio
 
 from trio_sandbox.errors import RemoteProtocolError, UnsupportedError
-<<<<<<< HEAD
-from trio_sandbox.relay.frames import FrameType, Role
-from trio_sandbox.relay.messages import (
-    Attach,
-    Deadline,
-    Emit,
-    ErrorReport,
-    Exec,
-    Fs,
-    Message,
-    Resize,
-    Signal,
-    Subscribe,
-)
-from trio_sandbox.relay.mux import DataReceived, Event, MessageReceived, Mux, PingReceived, WindowOpened
-from trio_sandbox.relay.states import SideState
-=======
 from trio_sandbox.relay.events import DataReceived, Event, MessageReceived, Opener, PingReceived
 from trio_sandbox.relay.frames import FrameType, Role
 from trio_sandbox.relay.messages import Detached, ErrorReport, Message
 from trio_sandbox.relay.mux import Mux
 from trio_sandbox.relay.session import SessionBuffer, SessionEvent
 from trio_sandbox.relay.states import FINAL, SideState
->>>>>>> a0c0e65 (Give clients channels onto the agent stream: admission, budgets, survivors, listeners)
 from trio_sandbox.service import service
 
 log = logging.getLogger("trio_sandbox.relay")
@@ -85,6 +67,8 @@ class AgentLink:
         self._failure: Callable[[], BaseException] | None = None
         self.reads = 0
         """Times that something was read, for whoever wants to know that the reader has kept up."""
+        self.pongs = 0
+        """Answers to pings that have come, in time or not."""
         self.lost = trio.Event()
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -125,6 +109,7 @@ class AgentLink:
 
     def _dispatch(self, event: Event) -> None:
         if isinstance(event, PingReceived):
+            self.pongs += 1
             if (answered := self._pings.pop(event.body, None)) is not None:
                 answered()
             return
@@ -224,22 +209,11 @@ class AgentLink:
 
     # -- sessions
 
-<<<<<<< HEAD
-    def open_session(self, request: Exec | Fs | Emit | Subscribe | Attach) -> Session:
-        """Begin a session; its first event is STARTED or FAILED. Raises the machine's failure, LocalProtocolError when
-        too large.
-        """
-        if self._failure is not None:
-            raise self._failure()
-        if not isinstance(request, Exec):
-            raise UnsupportedError(type(request).__name__)
-=======
     def open(self, request: Opener, slot: int, make: Callable[[int], Sink]) -> int:
         """Begin a session whose events go to what `make(id)` returns; its id. Raises the machine's failure,
         LocalProtocolError for a request that is too large.
         """
         self.raise_failure()
->>>>>>> a0c0e65 (Give clients channels onto the agent stream: admission, budgets, survivors, listeners)
         number = next(self._ids)
         self.mux.open_session(number, request, slot)
         self._sinks[number] = make(number)
@@ -319,40 +293,6 @@ class Session(SessionBuffer):
         """What was asked of the session is on its way: the link's writer sees to that."""
         await trio.lowlevel.checkpoint()
 
-<<<<<<< HEAD
-    def signal(self, number: int) -> None:
-        """Send a signal to the program's process group. Harmless when it has ended."""
-        if self._mux.is_open(self.id):
-            self._mux.send_message(Signal(number), self.id)
-            self._link._wake_writer()
-
-    @property
-    def session_id(self) -> int:
-        """The session's number in the sandbox."""
-        return self.id
-
-    def resize(self, rows: int, cols: int) -> None:
-        """Give the program's terminal another size. Harmless when it has ended."""
-        if self._mux.is_open(self.id):
-            self._mux.send_message(Resize(rows, cols), self.id)
-            self._link._wake_writer()
-
-    def set_deadline(self, ms: int) -> None:
-        """Let the guest kill the session in `ms` milliseconds, 0 for never. Harmless when it has ended."""
-        if self._mux.is_open(self.id):
-            self._mux.send_message(Deadline(ms), self.id)
-            self._link._wake_writer()
-
-    def detach(self) -> None:
-        """Leave the session running without us; DETACHED is its last event."""
-        raise UnsupportedError("detach()")
-
-    def kill(self) -> None:
-        """Kill everything that the program started. Harmless when it has ended."""
-        if self._mux.is_open(self.id):
-            self._mux.send_empty(FrameType.KILL, self.id)
-            self._link._wake_writer()
-=======
     def detach(self) -> None:
         """Leave the program running without us; DETACHED is the next event, and the last. Raises UnsupportedError for
         one that does not survive its client.
@@ -365,7 +305,6 @@ class Session(SessionBuffer):
         self.let_go()
         super().take(MessageReceived(FrameType.DETACHED, self.id, 0, Detached(self.id)))
         self._parked.unpark_all()
->>>>>>> a0c0e65 (Give clients channels onto the agent stream: admission, budgets, survivors, listeners)
 
     def abandon(self) -> None:
         """Nobody will receive again: kill it, and let its late output go."""

@@ -120,7 +120,9 @@ class Fs:
 
 @attrs.frozen
 class FileStatus:
-    """statx(2) of one file. `mode` with the type bits; times in nanoseconds since the epoch, `birth_ns` 0 if unknown."""
+    """statx(2) of one file. `mode` with the type bits; times in nanoseconds since the epoch, `birth_ns` 0 if
+    unknown.
+    """
 
     mode: int
     size: int

@@ -1,5 +1,5 @@
-"""The sessions of one stream: bytes in, events out; calls in, bytes out. No I/O, no clock; the same code on both sides of
-the agent stream, and on both sides of a client's connection.
+"""The sessions of one stream: bytes in, events out; calls in, bytes out. No I/O, no clock; the same code on both sides
+of the agent stream, and on both sides of a client's connection.
 
 Rule 1: a wrong call raises LocalProtocolError and changes nothing; wrong bytes raise RemoteProtocolError and the side
 is in ERROR for good. No other exception leaves this file. Rule 2: nothing here waits. `data_to_send` says what to
@@ -49,6 +49,7 @@ from trio_sandbox.relay.states import (
 )
 
 _CREDIT = struct.Struct("<I")
+
 
 @attrs.define(eq=False)
 class _Session:

@@ -21,7 +21,7 @@ from trio_sandbox.relay.channel import ClientChannel
 from trio_sandbox.relay.connection import ClientConnection, Transport
 from trio_sandbox.relay.events import Opener
 from trio_sandbox.relay.link import AgentLink, LinkLost, Session
-from trio_sandbox.relay.messages import Answer, Attach, Ended, Exec, Request, Resize, Welcome
+from trio_sandbox.relay.messages import Answer, Attach, Ended, Exec, Request, Welcome
 from trio_sandbox.relay.survivors import Survivors
 
 Accept = Callable[[Transport], Awaitable[None]]

@@ -107,9 +107,9 @@ class SessionBuffer:
         """Tell the program's terminal its size. Harmless when it has ended."""
         self._say(Resize(rows, cols))
 
-    def set_deadline(self, milliseconds: int) -> None:
-        """Have the guest end the session so many milliseconds from now; 0 for never. Harmless when it has ended."""
-        self._say(Deadline(milliseconds))
+    def set_deadline(self, ms: int) -> None:
+        """Have the guest end the session `ms` milliseconds from now; 0 for never. Harmless when it has ended."""
+        self._say(Deadline(ms))
 
     def _say(self, message: Signal | Resize | Deadline) -> None:
         if self._mux.is_open(self.id):

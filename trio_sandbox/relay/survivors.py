@@ -181,5 +181,3 @@ class Survivors:
     def infos(self) -> tuple[SessionInfo, ...]:
         """The sessions, oldest first."""
         return tuple(survivor.info for survivor in self._all.values())
-
-

@@ -54,9 +54,7 @@ class UnixListener:
     def address(self) -> str:
         return str(self.path)
 
-    async def serve(
-        self, accept: Accept, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def serve(self, accept: Accept, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Accept clients until cancelled. Raises StorageError. Cancellation: the socket is closed and its file gone."""
         with _bound(self.path) as listening:
             async with trio.open_nursery(strict_exception_groups=False) as nursery:

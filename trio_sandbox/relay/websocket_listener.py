@@ -75,9 +75,7 @@ class WebSocketListener:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"ws://{host}:{self.port}"
 
-    async def serve(
-        self, accept: Accept, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def serve(self, accept: Accept, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Accept clients until cancelled. Raises StorageError when it cannot listen."""
         serve = partial(
             trio_websocket.serve_websocket,
