@@ -114,7 +114,7 @@ class ClientConnection:
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[None]:
         """A writer beneath the block. What is queued when the block ends is still said, for a moment."""
-        async with trio.open_nursery(strict_exception_groups=True) as nursery:
+        async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write, nursery.cancel_scope)
             try:
                 yield
@@ -192,7 +192,7 @@ class ClientConnection:
             return await places.acquire(patience)
         number: int | None = None
         problem: Exception = ClientGone()
-        async with trio.open_nursery(strict_exception_groups=True) as nursery:
+        async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_hang_up, nursery.cancel_scope)
             try:
                 number = await places.acquire(patience)

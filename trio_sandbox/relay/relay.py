@@ -9,6 +9,7 @@ at most a second of last words.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Protocol
 
@@ -23,6 +24,7 @@ from trio_sandbox.relay.events import Opener
 from trio_sandbox.relay.link import AgentLink, LinkLost, Session
 from trio_sandbox.relay.messages import Answer, Attach, Ended, Exec, Request, Welcome
 from trio_sandbox.relay.survivors import Survivors
+from trio_sandbox.service import service
 
 Accept = Callable[[Transport], Awaitable[None]]
 
@@ -61,9 +63,9 @@ class Relay:
 
     async def serve(self, *, task_status: trio.TaskStatus[Relay]) -> None:
         """Be the relay until the block that it serves ends."""
-        async with trio.open_nursery(strict_exception_groups=False) as nursery:
+        async with AsyncExitStack() as stack:
             for listener in self.listeners:
-                await nursery.start(listener.serve, self._accept)
+                await stack.enter_async_context(service(listener.serve, self._accept, name=listener.address))
             task_status.started(self)
             await trio.sleep_forever()
 

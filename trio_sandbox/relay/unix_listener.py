@@ -57,7 +57,7 @@ class UnixListener:
     async def serve(self, accept: Accept, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Accept clients until cancelled. Raises StorageError. Cancellation: the socket is closed and its file gone."""
         with _bound(self.path) as listening:
-            async with trio.open_nursery(strict_exception_groups=False) as nursery:
+            async with trio.open_nursery() as nursery:
                 task_status.started()
                 while True:
                     peer, _ = await _accept(listening)

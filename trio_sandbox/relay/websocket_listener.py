@@ -89,13 +89,17 @@ class WebSocketListener:
             message_queue_size=QUEUED_MESSAGES,
             receive_buffer_size=RECEIVE_SIZE,
         )
-        async with trio.open_nursery(strict_exception_groups=False) as nursery:
+        problem: OSError | None = None
+        async with trio.open_nursery() as nursery:
             try:
                 server = await nursery.start(serve)
             except OSError as error:
-                raise StorageError(self.address, error.errno or 0, f"cannot listen: {error.strerror}") from error
-            self.port = server.port
-            task_status.started()
+                problem = error
+            else:
+                self.port = server.port
+                task_status.started()
+        if problem is not None:
+            raise StorageError(self.address, problem.errno or 0, f"cannot listen: {problem.strerror}") from problem
 
     async def _admit(self, accept: Accept, request: trio_websocket.WebSocketRequest) -> None:
         if not self._is_authorized(request):
