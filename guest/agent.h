@@ -57,6 +57,7 @@ struct agent {
     struct output *ready_first, *ready_last; // outputs that may have something to read, in turn
 
     int proc, cgroups;        // folders: /proc, and the one that holds the cgroups of sessions; -1 = none
+    int terminals;            // terminal_device()
     struct rlimit open_files; // what children get back; the agent itself takes more
     struct timing timings[TIMINGS_MAX];
     size_t timing_count;

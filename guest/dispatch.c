@@ -72,6 +72,7 @@ static void on_session_frame(struct agent *agent, struct session *session, const
                              const uint8_t *body)
 {
     int64_t number;
+    uint16_t rows, cols;
     uint32_t credit;
     switch (header->type) {
     case STDIN:
@@ -92,6 +93,12 @@ static void on_session_frame(struct agent *agent, struct session *session, const
     case KILL:
         if (header->length == 0)
             session_kill(agent, session, KILLED_REQUEST);
+        else
+            bad_body(agent, header);
+        break;
+    case RESIZE:
+        if (decode_resize(body, header->length, &rows, &cols))
+            session_resize(session, rows, cols);
         else
             bad_body(agent, header);
         break;

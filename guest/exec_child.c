@@ -10,6 +10,7 @@
 
 #include "messages.h"
 #include "spawn.h"
+#include "terminal.h"
 #include "user.h"
 
 // Where programs are looked for when the environment has no PATH. The environment itself stays as it was asked for.
@@ -96,9 +97,11 @@ _Noreturn void exec_child(const struct agent *agent, void *context)
     if (!user_resolve(request->user, &user))
         give_up(STAGE_USER_LOOKUP, errno);
     add_home(request, &user);
+    bool becomes = agent->is_init || *request->user; // on a host the tests may run without privilege
+    if (request->tty && (!terminal_take() || (becomes && !terminal_give_to(user.uid))))
+        give_up(STAGE_TERMINAL, errno);
     limit_resources(agent, request);
-    // On a host the tests may run without privilege.
-    if ((agent->is_init || *request->user) && !user_become(&user))
+    if (becomes && !user_become(&user))
         give_up(STAGE_USER, errno);
     if (request->cwd[0] != '/')
         give_up(STAGE_CWD, EINVAL);
@@ -113,6 +116,8 @@ const char *spawn_failure_kind(const struct spawn_failure *failure)
     switch (failure->stage) {
     case STAGE_PREPARE:
         return failure->error == EAGAIN || failure->error == ENOMEM ? "out_of_memory" : "other";
+    case STAGE_TERMINAL:
+        return "pty_setup_failed";
     case STAGE_RLIMIT:
         return "resource_limit";
     case STAGE_USER_LOOKUP:
@@ -154,6 +159,7 @@ void spawn_failure_text(const struct spawn_failure *failure, const struct exec_r
 {
     static const char *const doing[] = {
         [STAGE_PREPARE] = "cannot start",
+        [STAGE_TERMINAL] = "cannot make a terminal for",
         [STAGE_USER_LOOKUP] = "cannot look up user",
         [STAGE_RLIMIT] = "cannot set the resource limits of",
         [STAGE_USER] = "cannot become user",

@@ -7,7 +7,16 @@
 #include "agent.h"
 #include "exec_request.h"
 
-enum stage { STAGE_PREPARE, STAGE_USER_LOOKUP, STAGE_RLIMIT, STAGE_USER, STAGE_CWD, STAGE_EXEC, STAGE_INTERPRETER };
+enum stage {
+    STAGE_PREPARE,
+    STAGE_TERMINAL,
+    STAGE_USER_LOOKUP,
+    STAGE_RLIMIT,
+    STAGE_USER,
+    STAGE_CWD,
+    STAGE_EXEC,
+    STAGE_INTERPRETER
+};
 
 // What the child writes into the status pipe when it cannot go on. Nothing comes when execve() succeeded.
 struct spawn_failure {

@@ -6,9 +6,27 @@
 #include "clock.h"
 #include "messages.h"
 
-enum key { KEY_ARGV, KEY_ENV, KEY_CWD, KEY_USER, KEY_STDIN, KEY_RLIMITS, KEY_TIMEOUT, KEYS };
+enum { ROWS = 24, COLS = 80 }; // of a terminal whose size nobody gave
 
-static const char *const names[KEYS] = {"argv", "env", "cwd", "user", "stdin", "rlimits", "timeout_ms"};
+enum key {
+    KEY_ARGV,
+    KEY_ENV,
+    KEY_CWD,
+    KEY_USER,
+    KEY_STDIN,
+    KEY_RLIMITS,
+    KEY_TIMEOUT,
+    KEY_DEADLINE,
+    KEY_TTY,
+    KEY_ROWS,
+    KEY_COLS,
+    KEY_WINDOW,
+    KEY_STDIN_WINDOW,
+    KEYS
+};
+
+static const char *const names[KEYS] = {"argv",        "env", "cwd",  "user", "stdin",  "rlimits",     "timeout_ms",
+                                        "deadline_ms", "tty", "rows", "cols", "window", "stdin_window"};
 
 // The message is read twice: once to check it and to know the sizes, once to copy. `request` is NULL the first time.
 struct pass {
@@ -114,9 +132,27 @@ static void take_value(struct pass *pass, enum key key, struct mp_reader *reader
     case KEY_RLIMITS:
         pass->limits = take_limits(pass, reader);
         break;
-    default:
+    case KEY_TIMEOUT:
         mp_read_int(reader, 0, MILLISECONDS_MAX, &number);
         request->timeout_ns = (uint64_t)number * NS_PER_MS;
+        break;
+    case KEY_DEADLINE:
+        mp_read_int(reader, 0, MILLISECONDS_MAX, &request->deadline_ms);
+        break;
+    case KEY_TTY:
+        mp_read_bool(reader, &request->tty);
+        break;
+    case KEY_ROWS:
+        read_terminal_size(reader, &request->rows);
+        break;
+    case KEY_COLS:
+        read_terminal_size(reader, &request->cols);
+        break;
+    case KEY_WINDOW:
+        read_window(reader, &request->window);
+        break;
+    default:
+        read_window(reader, &request->stdin_window);
     }
 }
 
@@ -143,6 +179,9 @@ static struct exec_request *allocate(const struct pass *sizes, size_t strings)
     request->limit_count = sizes->limits;
     request->cwd = "/";
     request->user = "";
+    request->rows = ROWS;
+    request->cols = COLS;
+    request->window = request->stdin_window = WINDOW;
     return request;
 }
 

@@ -21,6 +21,10 @@ struct exec_request {
     const char *user; // "" is root
     bool wants_stdin;
     uint64_t timeout_ns; // 0 = none
+    int64_t deadline_ms; // 0 = none
+    bool tty;
+    uint16_t rows, cols;           // of the terminal
+    uint32_t window, stdin_window; // bytes, 1 to WINDOW
     struct resource_limit *limits;
     size_t limit_count;
 };

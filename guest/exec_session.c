@@ -10,6 +10,7 @@
 #include "exec_request.h"
 #include "log.h"
 #include "session.h"
+#include "terminal.h"
 
 static void fail_spawn(struct agent *agent, struct session *session, const struct spawn_failure *failure)
 {
@@ -88,7 +89,15 @@ void exec_start(struct agent *agent, struct session *session, const uint8_t *bod
     }
     session->kind = &exec_kind;
     session->work = request;
+    session_set_windows(session, request->window, request->stdin_window);
+    session_set_deadline(session, request->deadline_ms);
+    struct terminal terminal;
+    if (request->tty && !terminal_open(agent, request->rows, request->cols, &terminal)) {
+        fail_spawn(agent, session, &(struct spawn_failure){STAGE_TERMINAL, errno});
+        return;
+    }
     struct spawn_plan plan = {
+        .terminal = request->tty ? &terminal : NULL,
         .wants_stdin = request->wants_stdin,
         .wants_stderr = true,
         .in_cgroup = true,

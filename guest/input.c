@@ -4,6 +4,9 @@
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/uio.h>
+#include <unistd.h>
+
+#include "terminal.h"
 
 bool input_open(struct agent *agent, struct session *session, int fd)
 {
@@ -53,6 +56,11 @@ static void broken(struct agent *agent, struct session *session, int error)
 {
     struct message body = encode_stdin_closed(error);
     size_t dropped = session->input.waiting.size;
+    if (session->input.terminal) { // nobody holds it now, but it may be opened again by its name
+        ring_drop(&session->input.waiting, dropped);
+        give_credit(agent, session, dropped);
+        return;
+    }
     input_close(agent, session);
     if (session->state == SESSION_RUNNING)
         agent_send(agent, STDIN_CLOSED, session->slot, session->id, &body);
@@ -63,6 +71,14 @@ static bool nobody_reads(int fd)
 {
     struct pollfd end = {.fd = fd, .events = POLLOUT};
     return poll(&end, 1, 0) == 1 && end.revents & POLLERR;
+}
+
+// False: not typed yet, there is no room.
+static bool type_end(int master)
+{
+    int character = terminal_end_character(master);
+    uint8_t byte = (uint8_t)character;
+    return character < 0 || write(master, &byte, 1) == 1 || errno != EAGAIN;
 }
 
 void input_write(struct agent *agent, struct session *session)
@@ -83,9 +99,9 @@ void input_write(struct agent *agent, struct session *session)
         ring_drop(&input->waiting, (size_t)count);
         give_credit(agent, session, (size_t)count);
     }
-    if (input->ended)
+    if (input->ended && (!input->terminal || type_end(input->watch.fd)))
         input_close(agent, session);
-    else if (nobody_reads(input->watch.fd))
+    else if (!input->terminal && nobody_reads(input->watch.fd))
         broken(agent, session, EPIPE);
 }
 

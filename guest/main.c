@@ -25,6 +25,7 @@
 #include "root.h"
 #include "session.h"
 #include "shutdown.h"
+#include "terminal.h"
 
 #ifndef AGENT_VERSION
 #define AGENT_VERSION "unknown"
@@ -207,6 +208,7 @@ static void set_up_loop(void)
     agent.epoll = epoll_create1(EPOLL_CLOEXEC);
     agent.signals = (struct watch){.kind = WATCH_SIGNALS, .fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK)};
     agent.proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    agent.terminals = terminal_device(agent.is_init); // without it, terminals alone are what cannot be had
     if (agent.epoll < 0 || agent.signals.fd < 0 || !watch_open(&agent, &agent.signals, EPOLLIN))
         agent_boot_failed(&agent, "agent", errno, "epoll or signalfd");
     getrlimit(RLIMIT_NOFILE, &agent.open_files);
@@ -272,7 +274,7 @@ int main(int argc, char **argv)
     agent.started = clock_now();
     agent.is_init = getpid() == 1;
     agent.deadline = NEVER;
-    agent.epoll = agent.proc = agent.cgroups = agent.port.fd = -1;
+    agent.epoll = agent.proc = agent.cgroups = agent.terminals = agent.port.fd = -1;
     if (agent.is_init) {
         boot();
     } else if (argc == 3 && strcmp(argv[1], "--fd") == 0) {

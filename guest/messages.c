@@ -196,6 +196,34 @@ bool decode_credit(const uint8_t *body, size_t length, uint32_t *credit)
     return true;
 }
 
+bool read_terminal_size(struct mp_reader *reader, uint16_t *size)
+{
+    int64_t number;
+    if (!mp_read_int(reader, 1, UINT16_MAX, &number))
+        return false;
+    *size = (uint16_t)number;
+    return true;
+}
+
+bool read_window(struct mp_reader *reader, uint32_t *window)
+{
+    int64_t number;
+    if (!mp_read_int(reader, 1, WINDOW, &number))
+        return false;
+    *window = (uint32_t)number;
+    return true;
+}
+
+bool decode_resize(const uint8_t *body, size_t length, uint16_t *rows, uint16_t *cols)
+{
+    static const char *const names[] = {"rows", "cols"};
+    struct map_walk walk;
+    map_begin(&walk, body, length);
+    for (int key; (key = map_next(&walk, names, 2)) >= 0;)
+        read_terminal_size(&walk.reader, key == 0 ? rows : cols);
+    return map_complete(&walk, 3);
+}
+
 static struct mp_writer writer_for(struct message *message)
 {
     return (struct mp_writer){.at = message->bytes, .end = message->bytes + sizeof message->bytes};

@@ -49,6 +49,12 @@ bool decode_signal(const uint8_t *body, size_t length, int64_t *signal);
 bool decode_deadline(const uint8_t *body, size_t length, int64_t *deadline_ms);
 bool decode_credit(const uint8_t *body, size_t length, uint32_t *credit);
 
+bool decode_resize(const uint8_t *body, size_t length, uint16_t *rows, uint16_t *cols);
+
+// Values that several messages have: rows or columns of a terminal; the initial credit of one direction.
+bool read_terminal_size(struct mp_reader *reader, uint16_t *size);
+bool read_window(struct mp_reader *reader, uint32_t *window);
+
 struct message {
     uint8_t bytes[1024];
     size_t length;

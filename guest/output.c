@@ -8,16 +8,15 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "terminal.h"
 
 bool output_open(struct agent *agent, struct session *session, int index, int fd)
 {
     struct output *output = &session->outputs[index];
     if (fd < 0)
         return true;
-    *output = (struct output){
-        .watch = {.kind = WATCH_OUTPUT, .fd = fd, .session = session},
-        .type = index == 0 ? STDOUT : STDERR,
-    };
+    output->watch = (struct watch){.kind = WATCH_OUTPUT, .fd = fd, .session = session};
+    output->type = index == 0 ? STDOUT : STDERR;
     return watch_open(agent, &output->watch, EPOLLIN | EPOLLET);
 }
 
@@ -105,23 +104,50 @@ static void produce_one(struct agent *agent, struct output *output, size_t most)
     agent_send_frame(agent, LANE_BULK, header, bytes);
 }
 
+// What a reader would find now. Of a terminal that is known roughly, but it is known when there is nothing.
+static size_t bytes_there(const struct output *output)
+{
+    struct pollfd end = {.fd = output->watch.fd, .events = POLLIN};
+    if (output->terminal)
+        return poll(&end, 1, 0) == 1 && end.revents & POLLIN ? TERMINAL_HOLDS : 0;
+    int count = 0;
+    return ioctl(output->watch.fd, FIONREAD, &count) == 0 && count > 0 ? (size_t)count : 0;
+}
+
+// A terminal that nobody holds may be opened again by its name, and to hang it up would be a signal to its session. So
+// it ends with the process.
+static bool may_come_back(const struct output *output)
+{
+    return output->terminal && output->watch.session->state != SESSION_FLUSHING;
+}
+
+static void taken(struct output *output, size_t count)
+{
+    struct session *session = output->watch.session;
+    session->credit -= (uint32_t)count;
+    session->spoke = true;
+    if (session->state != SESSION_FLUSHING)
+        return;
+    output->left -= count;
+    if (output->terminal && bytes_there(output) == 0)
+        output->left = 0;
+}
+
 static void read_one(struct agent *agent, struct output *output, size_t most)
 {
     struct session *session = output->watch.session;
     struct header header = {.type = (uint8_t)output->type, .slot = session->slot, .session = session->id};
     ssize_t count = outbox_read_bulk(&agent->outbox, header, output->watch.fd, most);
     if (count > 0) {
-        session->credit -= (uint32_t)count;
-        session->spoke = true;
-        if (session->state == SESSION_FLUSHING)
-            output->left -= (size_t)count;
+        taken(output, (size_t)count);
         enqueue(agent, output);
     } else if (count < 0 && errno == EINTR) {
         enqueue(agent, output);
-    } else if (count < 0 && errno == EAGAIN) {
+    } else if (count < 0 && (errno == EAGAIN || (errno == EIO && may_come_back(output)))) {
         output->maybe_readable = false;
+        output->left = 0;
     } else {
-        if (count < 0)
+        if (count < 0 && errno != EIO)
             log_error("reading the output of session %u: %m", session->id);
         output_close(agent, output);
     }
@@ -162,8 +188,10 @@ void output_discard_ready(struct agent *agent, struct output *output)
     if (nowhere < 0)
         nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
     // splice() to /dev/null only forgets pages. Once per turn of the loop, so that a fast writer does not hold it up.
-    ssize_t count = splice(output->watch.fd, NULL, nowhere, NULL, 1 << 20, SPLICE_F_NONBLOCK);
-    if (count < 0 && errno == EINVAL) { // /dev/null is something else in this sandbox
+    ssize_t count = -1;
+    if (!output->terminal)
+        count = splice(output->watch.fd, NULL, nowhere, NULL, 1 << 20, SPLICE_F_NONBLOCK);
+    if (output->terminal || (count < 0 && errno == EINVAL)) { // or /dev/null is something else in this sandbox
         char bytes[4096];
         count = read(output->watch.fd, bytes, sizeof bytes);
     }
@@ -171,17 +199,11 @@ void output_discard_ready(struct agent *agent, struct output *output)
         output_close(agent, output);
 }
 
-static size_t bytes_in_pipe(int fd)
-{
-    int count = 0;
-    return ioctl(fd, FIONREAD, &count) == 0 && count > 0 ? (size_t)count : 0;
-}
-
 void output_begin_flush(struct agent *agent, struct output *output)
 {
     if (output->watch.fd < 0 || output->watch.kind != WATCH_OUTPUT)
         return;
-    output->left = bytes_in_pipe(output->watch.fd);
+    output->left = bytes_there(output);
     output->maybe_readable = true;
     if (output->left)
         enqueue(agent, output);
@@ -196,7 +218,7 @@ bool output_delivered(struct agent *agent, struct output *output, bool *held)
     struct pollfd end = {.fd = output->watch.fd, .events = POLLIN};
     if (poll(&end, 1, 0) == 1 && end.revents & POLLHUP) {
         // Nobody is left who could write, so what came after the reap is the end of the output, and is delivered too.
-        output->left = output->watch.kind == WATCH_OUTPUT ? bytes_in_pipe(output->watch.fd) : 0;
+        output->left = output->watch.kind == WATCH_OUTPUT ? bytes_there(output) : 0;
         if (output->left == 0)
             output_close(agent, output);
         else

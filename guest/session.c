@@ -13,6 +13,7 @@
 #include "log.h"
 #include "output.h"
 #include "session_table.h"
+#include "terminal.h"
 
 enum { ASSEMBLING_MAX = 16 * 1024 * 1024 }; // of unfinished opening messages, all sessions together
 
@@ -75,9 +76,10 @@ void session_set_deadline(struct session *session, int64_t milliseconds)
     session->deadline = milliseconds ? clock_now() + (uint64_t)milliseconds * NS_PER_MS : NEVER;
 }
 
-static bool watch_process(struct agent *agent, struct session *session, const struct spawned *spawned)
+static bool watch_process(struct agent *agent, struct session *session, const struct spawned *spawned, bool terminal)
 {
     session->status = (struct watch){.kind = WATCH_STATUS, .fd = spawned->status, .session = session};
+    session->input.terminal = session->outputs[0].terminal = terminal;
     bool input = input_open(agent, session, spawned->input);
     bool output = output_open(agent, session, 0, spawned->outputs[0]);
     bool error = output_open(agent, session, 1, spawned->outputs[1]);
@@ -93,7 +95,7 @@ bool session_launch(struct agent *agent, struct session *session, const struct s
     session->pid = spawned.pid;
     session->has_cgroup = spawned.has_cgroup;
     session->state = state;
-    if (!watch_process(agent, session, &spawned)) {
+    if (!watch_process(agent, session, &spawned, plan->terminal != NULL)) {
         log_error("session %u: epoll: %m", session->id);
         session_kill(agent, session, KILLED_ABANDONED);
     }
@@ -209,6 +211,13 @@ void session_signal(struct agent *agent, struct session *session, int signal)
         session_fail(agent, session, "other", ECANCELED, "ended by a signal before it was started");
     else if (session->kind->signal) // the others have no process that the host knows
         session->kind->signal(agent, session, signal);
+}
+
+void session_resize(struct session *session, uint16_t rows, uint16_t cols)
+{
+    const struct output *output = &session->outputs[0];
+    if (output->terminal && output->watch.fd >= 0) // a session without one has no size
+        terminal_resize(output->watch.fd, rows, cols);
 }
 
 void session_credit(struct agent *agent, struct session *session, const struct header *header, uint32_t credit)

@@ -30,6 +30,7 @@ struct output {
     struct watch watch;
     enum frame_type type; // STDOUT or STDERR
     bool produced;        // by the session's kind, in memory: there is no descriptor
+    bool terminal;        // the master of one
     bool maybe_readable;  // the last read did not end in EAGAIN
     bool queued;          // in the agent's list of ready outputs
     size_t left;          // while FLUSHING: bytes that are still to be delivered
@@ -40,6 +41,7 @@ struct input {
     struct watch watch;
     struct ring waiting; // bytes the child has not taken yet
     uint32_t window;     // how many may be there at most
+    bool terminal;       // the master of one
     bool wanted;         // the session was started with a standard input
     bool ended;          // END came
     uint32_t owed;       // bytes taken or dropped for which credit was not given back yet
@@ -102,6 +104,7 @@ struct session *session_find(struct agent *agent, uint32_t id); // an open one
 // From the host.
 void session_open(struct agent *agent, const struct header *header, const uint8_t *body); // EXEC, FS, EMIT, SUBSCRIBE
 void session_signal(struct agent *agent, struct session *session, int signal);
+void session_resize(struct session *session, uint16_t rows, uint16_t cols);
 void session_credit(struct agent *agent, struct session *session, const struct header *header, uint32_t credit);
 void session_kill(struct agent *agent, struct session *session, enum why_killed why);
 

@@ -77,15 +77,31 @@ static bool open_nothing(int *fd, int access)
     return *fd >= 0;
 }
 
-static bool open_ends(const struct spawn_plan *plan, struct child_ends *child, struct spawned *agent)
+static int another(int fd)
+{
+    return fcntl(fd, F_DUPFD_CLOEXEC, 0);
+}
+
+// The loop watches input and output by themselves, so the master has a descriptor for each.
+static bool open_terminal_ends(const struct spawn_plan *plan, struct child_ends *child, struct spawned *agent)
+{
+    agent->outputs[0] = plan->terminal->master;
+    child->input = plan->terminal->peer;
+    child->output = another(child->input);
+    child->error = another(child->input);
+    if (plan->wants_stdin && (agent->input = another(agent->outputs[0])) < 0)
+        return false;
+    return child->output >= 0 && child->error >= 0;
+}
+
+static bool open_pipe_ends(const struct spawn_plan *plan, struct child_ends *child, struct spawned *agent)
 {
     bool input = plan->wants_stdin
                      ? open_pipe(&child->input, &agent->input) && fcntl(agent->input, F_SETFL, O_NONBLOCK) == 0
                      : open_nothing(&child->input, O_RDONLY);
     return input && open_reader(&agent->outputs[0], &child->output) &&
            (plan->wants_stderr ? open_reader(&agent->outputs[1], &child->error)
-                               : open_nothing(&child->error, O_WRONLY)) &&
-           open_reader(&agent->status, &child->status);
+                               : open_nothing(&child->error, O_WRONLY));
 }
 
 // A child that begins its life in this cgroup. To move there later, as fork() would need, waits for a grace period of
@@ -106,7 +122,8 @@ bool spawn(struct agent *agent, uint32_t session, const struct spawn_plan *plan,
     bool in_cgroup = plan->in_cgroup && agent->cgroups >= 0;
     int cgroup = -1;
     *spawned = (struct spawned){.pid = -1, .status = -1, .input = -1, .outputs = {-1, -1}};
-    bool ready = open_ends(plan, &ends, spawned);
+    bool ready = plan->terminal ? open_terminal_ends(plan, &ends, spawned) : open_pipe_ends(plan, &ends, spawned);
+    ready = ready && open_reader(&spawned->status, &ends.status);
     if (ready && in_cgroup) {
         cgroup = cgroup_create(agent->cgroups, session);
         spawned->has_cgroup = ready = cgroup >= 0;

@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include "agent.h"
+#include "terminal.h"
 
 // Where the child keeps the status pipe: right above the standard descriptors. Close-on-exec, blocking.
 enum { STATUS_FD = 3 };
@@ -14,6 +15,9 @@ struct spawn_plan {
     bool wants_stdin;  // descriptor 0 is a pipe from the agent, else /dev/null
     bool wants_stderr; // descriptor 2 likewise; 1 and STATUS_FD always are pipes to the agent
     bool in_cgroup;    // the child begins in the session's own cgroup, where there are cgroups
+    // The child's descriptors 0, 1 and 2 are this one's other end; with wants_stdin the agent writes to it. NULL: none.
+    // Both ends belong to spawn() from then on.
+    const struct terminal *terminal;
     // Runs in the child, which leads a session of its own, has no other descriptors than these, umask 022, default
     // signal actions and all signals blocked. The child is a copy of the agent: it must end by execve() or _exit(), and
     // what it allocates it may keep.

@@ -137,14 +137,14 @@ def test_kill_of_a_session_whose_exec_is_not_complete(agent: Client) -> None:
 
 def test_too_many_sessions(agent: Client) -> None:
     # Unfinished requests count as sessions, and cost no processes.
-    for session in range(1, 1025):
+    for session in range(1, 1089):
         agent.send("EXEC", b"\x81", session, flags=MORE)
-    agent.send("EXEC", exec_map(["true"]), 1025)
-    assert agent.outcome(1025).failure == "too_many_sessions"
+    agent.send("EXEC", exec_map(["true"]), 1089)
+    assert agent.outcome(1089).failure == "too_many_sessions"
     agent.send("CLIENT_GONE")
-    for session in range(1, 1025):
+    for session in range(1, 1089):
         assert agent.outcome(session).failure == "other"
-    agent.last_session = 1025
+    agent.last_session = 1089
     assert agent.run(["true"]).code == 0
 
 
