@@ -176,16 +176,22 @@ class Frame:
 
 def encode(frame: Frame, role: Role) -> bytes:
     """The bytes of `frame` as sent by `role`. Raises LocalProtocolError for what the peer would refuse."""
-    rule = RULES[frame.type]
-    if problem := _problem(rule, role, frame.flags, frame.session, len(frame.body)):
-        raise LocalProtocolError(f"{frame.type.name}: {problem}")
-    return HEADER.pack(len(frame.body), frame.type, frame.flags, frame.slot, frame.session, 0) + frame.body
+    return encode_header(frame.type, frame.session, len(frame.body), role, frame.flags, frame.slot) + frame.body
+
+
+def encode_header(
+    kind: FrameType, session: int, length: int, role: Role, flags: Flag = NO_FLAGS, slot: int = 0
+) -> bytes:
+    """The header of a frame with `length` bytes of body. Raises LocalProtocolError for what the peer would refuse."""
+    if problem := _problem(RULES[kind], role, flags, session, length):
+        raise LocalProtocolError(f"{kind.name}: {problem}")
+    return HEADER.pack(length, kind, flags, slot, session, 0)
 
 
 def _problem(rule: FrameRule, sender: Role, flags: int, session: int, length: int) -> str | None:
     if sender not in rule.senders:
         return f"not for the {sender.value} to send"
-    if flags & ~int(rule.flags):  # an IntFlag's own complement knows no bits but its members'
+    if flags and flags & ~int(rule.flags):  # an IntFlag's own complement knows no bits but its members'
         return f"flags {flags:#x} are not allowed"
     if rule.scope is Scope.MACHINE and session:
         return f"session {session} where none belongs"
@@ -196,46 +202,67 @@ def _problem(rule: FrameRule, sender: Role, flags: int, session: int, length: in
     return None
 
 
+_KINDS = {int(kind): kind for kind in FrameType}
+
+
 class FrameReader:
     """Cut a byte stream from `sender` into frames. Holds at most one frame's worth of bytes between calls."""
 
     def __init__(self, sender: Role) -> None:
         self._sender = sender
-        self._buffer = bytearray()
+        self._begun = bytearray()  # of a frame that is not complete yet
 
     def feed_untrusted(self, data: bytes | bytearray | memoryview) -> Iterator[Frame]:
         """Yield each frame that `data` completes. Raises RemoteProtocolError, and nothing else, for what the wire
         forbids.
 
         The headers are checked before their bodies are waited for. The iterator must be exhausted before the next call.
+        Bodies are copied once, out of `data`.
         """
-        self._buffer += data
-        position = 0
-        try:
-            while len(self._buffer) - position >= HEADER.size:
-                length, number, flags, slot, session, reserved = HEADER.unpack_from(self._buffer, position)
-                kind = self._check(length, number, flags, session, reserved)
-                end = position + HEADER.size + length
-                if len(self._buffer) < end:
-                    break
-                body = bytes(memoryview(self._buffer)[position + HEADER.size : end])
-                position = end
-                yield Frame(kind, session, body, Flag(flags), slot)
-        finally:
-            del self._buffer[:position]
+        view = memoryview(data)
+        position = self._complete(view)
+        if self._begun:
+            header = self._header(self._begun)
+            if header is None or len(self._begun) < HEADER.size + header[0]:
+                return
+            body = bytes(memoryview(self._begun)[HEADER.size :])
+            self._begun = bytearray()
+            yield Frame(header[1], header[2], body, header[3], header[4])
+        while (header := self._header(view[position:])) is not None:
+            start, end = position + HEADER.size, position + HEADER.size + header[0]
+            if len(view) < end:
+                break
+            position = end
+            yield Frame(header[1], header[2], bytes(view[start:end]), header[3], header[4])
+        self._begun += view[position:]
 
-    def _check(self, length: int, number: int, flags: int, session: int, reserved: int) -> FrameType:
-        try:
-            kind = FrameType(number)
-        except ValueError:
-            raise RemoteProtocolError(f"unknown frame type {number:#x}") from None
+    def _complete(self, view: memoryview) -> int:
+        """Move into a begun frame what it lacks; how much that was."""
+        position = 0
+        if self._begun and len(self._begun) < HEADER.size:
+            position = min(len(view), HEADER.size - len(self._begun))
+            self._begun += view[:position]
+        if self._begun and (header := self._header(self._begun)) is not None:
+            lacking = min(len(view) - position, HEADER.size + header[0] - len(self._begun))
+            self._begun += view[position : position + lacking]
+            position += lacking
+        return position
+
+    def _header(self, raw: bytearray | memoryview) -> tuple[int, FrameType, int, Flag, int] | None:
+        """Length, type, session, flags and slot of the frame that `raw` begins with; None before they are there."""
+        if len(raw) < HEADER.size:
+            return None
+        length, number, flags, slot, session, reserved = HEADER.unpack_from(raw)
+        kind = _KINDS.get(number)
+        if kind is None:
+            raise RemoteProtocolError(f"unknown frame type {number:#x}")
         if reserved:
             raise RemoteProtocolError(f"{kind.name}: reserved field is {reserved:#x}")
         if problem := _problem(RULES[kind], self._sender, flags, session, length):
             raise RemoteProtocolError(f"{kind.name}: {problem}")
-        return kind
+        return length, kind, session, Flag(flags) if flags else NO_FLAGS, slot
 
     @property
     def pending(self) -> int:
         """Bytes of a frame that is not complete yet."""
-        return len(self._buffer)
+        return len(self._begun)

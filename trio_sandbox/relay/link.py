@@ -266,7 +266,8 @@ class Session(SessionBuffer):
 
     async def receive(self) -> MessageReceived | DataReceived:
         """The next event; EXITED, FAILED or DONE is the last. Raises the machine's failure. Cancellation: no effect."""
-        await trio.lowlevel.checkpoint()
+        # What has arrived is bounded by credit, so whoever takes it all without a break starves nobody.
+        await trio.lowlevel.checkpoint_if_cancelled()
         while (event := self.pop()) is None:
             self._link.raise_failure()
             await self._parked.park()

@@ -21,6 +21,7 @@ from trio_sandbox.relay.credit import WINDOW, ReceiveWindow, SendWindow
 from trio_sandbox.relay.events import DataReceived, Event, MessageReceived, Opener, PingReceived, WindowOpened
 from trio_sandbox.relay.frames import (
     MAX_BODY,
+    NO_FLAGS,
     RULES,
     Flag,
     Frame,
@@ -28,6 +29,7 @@ from trio_sandbox.relay.frames import (
     FrameType,
     Role,
     encode,
+    encode_header,
 )
 from trio_sandbox.relay.messages import (
     EMPTY,
@@ -61,7 +63,7 @@ class _Session:
     opener: FrameType = FrameType.EXEC
     complete: bool = False  # the opener has come whole
     parts: bytearray | None = None  # an opener that continues
-    queue: deque[Frame] = attrs.Factory(deque)  # bulk that waits to be written
+    queue: deque[tuple[bytes, memoryview]] = attrs.Factory(deque)  # bulk frames that wait: header and body
 
 
 class Mux:
@@ -147,7 +149,7 @@ class Mux:
             if frame.type is FrameType.STDIN and session.stdin_ended:
                 raise RemoteProtocolError(f"STDIN after its end in session {frame.session}")
             session.receiving.arrive_untrusted(len(frame.body))
-            end = Flag.END in frame.flags
+            end = frame.flags is not NO_FLAGS and Flag.END in frame.flags
             session.stdin_ended = session.stdin_ended or end
             return DataReceived(frame.type, frame.session, frame.body, end)
         if frame.type is FrameType.CREDIT:
@@ -270,10 +272,11 @@ class Mux:
     def _flush_bulk(self, session: int, entry: _Session) -> None:
         """The last frame of a session comes after its output, so that goes into the control queue first."""
         while entry.queue:
-            self._queue_control(entry.queue.popleft())
+            self._queue_raw(b"".join(entry.queue.popleft()))
 
     def send_data(self, kind: FrameType, session: int, data: bytes | memoryview, *, end: bool = False) -> None:
-        """Queue bulk bytes, paid for with credit (see `sendable`). Raises LocalProtocolError."""
+        """Queue bulk bytes, paid for with credit (see `sendable`). `bytes` are not copied. Raises LocalProtocolError.
+        """
         entry = self._session(session)
         if (entry.state, kind) not in SESSION_TRANSITIONS or not RULES[kind].bulk:
             raise LocalProtocolError(f"{kind.name} for session {session}, which is {entry.state.value}")
@@ -285,10 +288,12 @@ class Mux:
         if not entry.queue:
             self._turns.append(session)
         view = memoryview(data)
+        if not isinstance(view.obj, bytes):  # whoever owns it could change it before it is written
+            view = memoryview(bytes(view))
         for start in range(0, len(view) or 1, MAX_BODY):
-            last = end and start + MAX_BODY >= len(view)
-            flags = Flag.END if last else Flag(0)
-            entry.queue.append(Frame(kind, session, bytes(view[start : start + MAX_BODY]), flags, entry.slot))
+            body = view[start : start + MAX_BODY]
+            flags = Flag.END if end and start + MAX_BODY >= len(view) else NO_FLAGS
+            entry.queue.append((encode_header(kind, session, len(body), self.role, flags, entry.slot), body))
         entry.stdin_ended = entry.stdin_ended or end
 
     def acknowledge(self, session: int, size: int, *, at_once: bool = False) -> None:
@@ -306,7 +311,9 @@ class Mux:
         return entry
 
     def _queue_control(self, frame: Frame) -> None:
-        raw = encode(frame, self.role)
+        self._queue_raw(encode(frame, self.role))
+
+    def _queue_raw(self, raw: bytes) -> None:
         self._control.append(raw)
         self.control_size += len(raw)
 
@@ -335,10 +342,10 @@ class Mux:
     def _next_bulk(self) -> bytes:
         session = self._turns.popleft()
         queue = self._sessions[session].queue
-        frame = queue.popleft()
+        frame = b"".join(queue.popleft())
         if queue:
             self._turns.append(session)
-        return encode(frame, self.role)
+        return frame
 
     # -- what can be asked
 

@@ -57,11 +57,24 @@ class SessionBuffer:
         if not self._inbox:
             return None
         event = self._inbox.popleft()
-        if isinstance(event, DataReceived) and event.session:
-            self._mux.acknowledge(self.id, len(event.data))
-            self._changed()
+        if isinstance(event, DataReceived):
+            event = self._joined(event)
+            if event.session:
+                self._mux.acknowledge(self.id, len(event.data))
+                self._changed()
         self.over = event.type in FINAL
         return event
+
+    def _joined(self, event: DataReceived) -> DataReceived:
+        """What a consumer that is behind finds of one stream in a row, as one event."""
+        pieces = [event.data]
+        while self._inbox:
+            other = self._inbox[0]
+            if not isinstance(other, DataReceived) or (other.type, other.session) != (event.type, event.session):
+                break
+            pieces.append(other.data)
+            self._inbox.popleft()
+        return event if len(pieces) == 1 else DataReceived(event.type, event.session, b"".join(pieces))
 
     # -- to the stream
 
