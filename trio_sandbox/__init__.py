@@ -44,11 +44,20 @@ if TYPE_CHECKING:
     from trio_sandbox.client.program import (
         ExitStatus as ExitStatus,
     )
+    from trio_sandbox.client.remote import connect as connect
+    from trio_sandbox.client.sandbox import PingResult as PingResult
     from trio_sandbox.client.sandbox import Sandbox as Sandbox
     from trio_sandbox.config import PullPolicy as PullPolicy
     from trio_sandbox.config import SandboxConfig as SandboxConfig
+    from trio_sandbox.config import WebSocketAddress as WebSocketAddress
     from trio_sandbox.errors import (
         BootError as BootError,
+    )
+    from trio_sandbox.errors import (
+        ClientLimitError as ClientLimitError,
+    )
+    from trio_sandbox.errors import (
+        ConnectionLostError as ConnectionLostError,
     )
     from trio_sandbox.errors import (
         ExecFailedError as ExecFailedError,
@@ -119,6 +128,7 @@ if TYPE_CHECKING:
     from trio_sandbox.home import Home as Home
     from trio_sandbox.lifecycle import EndReason as EndReason
     from trio_sandbox.lifecycle import State as State
+    from trio_sandbox.relay.messages import SessionInfo as SessionInfo
     from trio_sandbox.sandbox import open_sandbox as open_sandbox
 
 _HOMES = {
@@ -131,10 +141,13 @@ _HOMES = {
         "ExecSink",
         "ExitStatus",
     ),
-    "trio_sandbox.client.sandbox": ("Sandbox",),
-    "trio_sandbox.config": ("PullPolicy", "SandboxConfig"),
+    "trio_sandbox.client.remote": ("connect",),
+    "trio_sandbox.client.sandbox": ("PingResult", "Sandbox"),
+    "trio_sandbox.config": ("PullPolicy", "SandboxConfig", "WebSocketAddress"),
     "trio_sandbox.errors": (
         "BootError",
+        "ClientLimitError",
+        "ConnectionLostError",
         "ExecFailedError",
         "ExecTimeoutError",
         "HostNotReadyError",
@@ -160,6 +173,7 @@ _HOMES = {
     ),
     "trio_sandbox.home": ("Home",),
     "trio_sandbox.lifecycle": ("EndReason", "State"),
+    "trio_sandbox.relay.messages": ("SessionInfo",),
     "trio_sandbox.sandbox": ("open_sandbox",),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}

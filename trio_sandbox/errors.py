@@ -20,6 +20,7 @@
     │   ├── ImageInUseError
     │   └── InvalidImageError         damaged, hostile or over a limit
     ├── StorageError                  the host's disk refused (full, read-only)
+    ├── ConnectionLostError           nobody answers at a sandbox's socket (any more)
     ├── ClientLimitError              all client channels of the sandbox are taken
     └── ProtocolError
         ├── LocalProtocolError        our side made a wrong call
@@ -208,6 +209,14 @@ class StorageError(SandboxError):
         self.path = path
         self.errno = errno
         super().__init__(f"{path}: {message}")
+
+
+class ConnectionLostError(SandboxError):
+    """Nobody answers at the `address` of a sandbox, or not any more. What the sandbox does now is not known here."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        super().__init__(f"nobody answers at {address}; see whether the sandbox still runs, and connect again")
 
 
 class ClientLimitError(SandboxError):

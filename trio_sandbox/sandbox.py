@@ -27,6 +27,7 @@ from trio_sandbox.errors import (
     SandboxCrashedError,
     SandboxError,
     SandboxNotRunningError,
+    UnsupportedError,
 )
 from trio_sandbox.home import Home
 from trio_sandbox.host.ready import host_assets
@@ -149,6 +150,10 @@ class Runtime:
         if self.machine is not None:
             self.machine.kill()
         await self.ended.wait()
+
+    async def release(self) -> None:
+        """Raises UnsupportedError: the sandbox ends with its block."""
+        raise UnsupportedError("letting go of a sandbox of open_sandbox", "it ends with its block")
 
     async def wait(self) -> End:
         """Wait for the machine's end."""
@@ -304,8 +309,10 @@ async def serve_sandbox(
                         await _live(runtime, machine, link, task_status)
                 except BaseException as error:
                     runtime.finish(error)
+                    await runtime.relay.last_words()  # noqa: ASYNC102, ASYNC120 - shielded and timed within
                     raise
                 runtime.finish(None)
+                await runtime.relay.last_words()
     if runtime.crash is not None:
         raise runtime.crash
     assert runtime.end is not None

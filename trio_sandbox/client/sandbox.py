@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import TracebackType
 from typing import Any
 
 import anyio
@@ -11,7 +12,6 @@ import attrs
 from trio_sandbox.client.options import ExecOptions, Rlimit, Stdin, exec_request
 from trio_sandbox.client.program import ExecHandle, ExecOutput
 from trio_sandbox.client.transport import SandboxControl
-from trio_sandbox.errors import UnsupportedError
 from trio_sandbox.relay.messages import SessionInfo
 
 STOP_TIMEOUT = 10.0
@@ -27,7 +27,8 @@ class PingResult:
 
 
 class Sandbox:
-    """A running sandbox. Got from `open_sandbox`; operations raise SandboxNotRunningError once it has ended."""
+    """A running sandbox, from `open_sandbox` or `connect`. Operations raise SandboxNotRunningError once it has ended.
+    """
 
     def __init__(self, control: SandboxControl) -> None:
         self._control = control
@@ -191,5 +192,14 @@ class Sandbox:
         return end.exit_code, end.success
 
     async def detach(self) -> None:
-        """Not for a sandbox that its block owns: raises UnsupportedError."""
-        raise UnsupportedError("detach() on a sandbox of open_sandbox", "it ends with its block")
+        """Let go of a sandbox that `connect` found: it goes on. Raises UnsupportedError for one that its block owns."""
+        await self._control.release()
+
+    async def __aenter__(self) -> Sandbox:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with anyio.CancelScope(shield=True):  # closing a socket does not wait
+            await self._control.release()

@@ -307,8 +307,8 @@ class ClientConnection:
         self._channel.close()
 
     def end(self, ended: Ended) -> None:
-        """The sandbox has ended: say so, as the last word."""
-        if self.mux.state is SideState.OPEN:
+        """The sandbox has ended: say so, as the last word. A control connection's last word is its ANSWER."""
+        if self._channel is not None and self.mux.state is SideState.OPEN:
             self.mux.send_message(ended)
             self.wake_writer()
 

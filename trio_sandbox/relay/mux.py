@@ -275,7 +275,8 @@ class Mux:
             self._queue_raw(b"".join(entry.queue.popleft()))
 
     def send_data(self, kind: FrameType, session: int, data: bytes | memoryview, *, end: bool = False) -> None:
-        """Queue bulk bytes, paid for with credit (see `sendable`). `bytes` are not copied. Raises LocalProtocolError.
+        """Queue bulk bytes, paid for with credit (see `sendable`); `bytes` are not copied. Raises LocalProtocolError
+        without it.
         """
         entry = self._session(session)
         if (entry.state, kind) not in SESSION_TRANSITIONS or not RULES[kind].bulk:

@@ -19,12 +19,15 @@ import trio
 from trio_sandbox.relay.admission import Admission
 from trio_sandbox.relay.budget import Grant
 from trio_sandbox.relay.channel import ClientChannel
-from trio_sandbox.relay.connection import ClientConnection, Transport
+from trio_sandbox.relay.connection import LAST_WORDS_TIMEOUT, ClientConnection, Transport
 from trio_sandbox.relay.events import Opener
 from trio_sandbox.relay.link import AgentLink, LinkLost, Session
 from trio_sandbox.relay.messages import Answer, Attach, Ended, Exec, Request, Welcome
 from trio_sandbox.relay.survivors import Survivors
 from trio_sandbox.service import service
+
+CONNECTION_LIMIT = 128
+"""Connections at once, those that wait for a place among them; one more is closed without a word."""
 
 Accept = Callable[[Transport], Awaitable[None]]
 
@@ -58,6 +61,8 @@ class Relay:
     _own: ClientChannel | None = None
     _connections: set[ClientConnection] = attrs.Factory(set)
     _begun: trio.Event = attrs.Factory(trio.Event)
+    _answering: int = 0
+    _answered: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
 
     # -- its life
 
@@ -71,10 +76,11 @@ class Relay:
 
     async def _accept(self, transport: Transport) -> None:
         connection = ClientConnection(transport, self)
-        await self._begun.wait()  # a client that comes while the machine starts waits for it
         self._connections.add(connection)
         try:
-            await connection.serve()
+            if len(self._connections) <= CONNECTION_LIMIT:
+                await self._begun.wait()  # a client that comes while the machine starts waits for it
+                await connection.serve()
         finally:
             self._connections.discard(connection)
             with trio.CancelScope(shield=True):  # closing a socket does not wait
@@ -91,6 +97,12 @@ class Relay:
         """The machine is gone: tell every client."""
         for connection in list(self._connections):
             connection.end(ended)
+
+    async def last_words(self) -> None:
+        """Wait, a moment only, until those who asked for the end have their answer; shielded from cancellation."""
+        with trio.move_on_after(LAST_WORDS_TIMEOUT, shield=True):
+            while self._answering:
+                await self._answered.park()
 
     # -- what connections ask
 
@@ -118,7 +130,12 @@ class Relay:
 
     async def answer(self, request: Request) -> Answer:
         """Do what a control connection asks."""
-        return await self.facts.answer(request)
+        self._answering += 1
+        try:
+            return await self.facts.answer(request)
+        finally:
+            self._answering -= 1
+            self._answered.unpark_all()
 
     # -- this process's own channel
 
