@@ -63,6 +63,7 @@ SANS_IO = [
     "convert.py",
     "errors.py",
     "client/options.py",
+    "client/event_lines.py",
 ]
 
 

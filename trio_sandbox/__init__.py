@@ -23,6 +23,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from trio_sandbox.client.event_lines import Event as Event
+    from trio_sandbox.client.events import EventStream as EventStream
     from trio_sandbox.client.options import Rlimit as Rlimit
     from trio_sandbox.client.options import RlimitResource as RlimitResource
     from trio_sandbox.client.options import Stdin as Stdin
@@ -132,6 +134,8 @@ if TYPE_CHECKING:
     from trio_sandbox.sandbox import open_sandbox as open_sandbox
 
 _HOMES = {
+    "trio_sandbox.client.event_lines": ("Event",),
+    "trio_sandbox.client.events": ("EventStream",),
     "trio_sandbox.client.options": ("Rlimit", "RlimitResource", "Stdin"),
     "trio_sandbox.client.program": (
         "ExecEvent",

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import attrs
 
+from trio_sandbox.client.events import DEFAULT_BUFFER, EventStream, Overflow, emit, subscribe_request
 from trio_sandbox.client.options import ExecOptions, Rlimit, Stdin, exec_request
 from trio_sandbox.client.program import ExecHandle, ExecOutput
 from trio_sandbox.client.transport import SandboxControl
@@ -154,6 +155,28 @@ class Sandbox:
     async def shell_stream(self, script: str, **options: Any) -> ExecHandle:
         """Start a script through the sandbox's shell and return its handle. Options as for `exec_stream`."""
         return await self.exec_stream(self._control.shell, ["-c", script], **options)
+
+    async def emit(self, name: str, payload: Any = None) -> int:
+        """Send an event to every guest program that listens for it, and return how many do.
+
+        name: 1 to 128 of A-Z, a-z, 0-9, ".", "_", "-". payload: any value that `json.dumps` takes, at most 64 KiB of
+        JSON, 64 deep, without NaN and infinities. A listener that does not keep up loses events, and is told how many.
+        Raises ValueError and TypeError before anything is sent; ExecFailedError when the guest refuses it or this
+        client has 64 sessions; SandboxCrashedError, SandboxNotRunningError. Cancellation: it was sent whole or not at
+        all.
+        """
+        return await emit(self._control, name, payload)
+
+    def events(
+        self, name: str | None = None, *, overflow: Overflow = "drop_oldest", buffer_bytes: int = DEFAULT_BUFFER
+    ) -> EventStream:
+        """Subscribe to what guest programs emit: events called `name`, or all. It begins when it is first used.
+
+        A subscription that is not read fast enough loses events, and disturbs nobody. buffer_bytes (16 KiB to 256 KiB,
+        default 64 KiB) wait in this process, and are never dropped; up to 256 KiB more wait in the guest, where
+        overflow says which go then: the oldest, or those that come. Raises ValueError and TypeError.
+        """
+        return EventStream(self._control, subscribe_request(name, overflow, buffer_bytes))
 
     async def ping(self) -> PingResult:
         """Ask the agent for an answer. Raises SandboxNotRunningError, SandboxCrashedError. Cancellation: no effect."""
