@@ -23,110 +23,52 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from trio_sandbox.client.attach import AttachResult as AttachResult
     from trio_sandbox.client.event_lines import Event as Event
     from trio_sandbox.client.events import EventStream as EventStream
-    from trio_sandbox.client.options import Rlimit as Rlimit
-    from trio_sandbox.client.options import RlimitResource as RlimitResource
     from trio_sandbox.client.options import Stdin as Stdin
-    from trio_sandbox.client.program import (
-        ExecEvent as ExecEvent,
-    )
-    from trio_sandbox.client.program import (
-        ExecEventType as ExecEventType,
-    )
-    from trio_sandbox.client.program import (
-        ExecHandle as ExecHandle,
-    )
-    from trio_sandbox.client.program import (
-        ExecOutput as ExecOutput,
-    )
-    from trio_sandbox.client.program import (
-        ExecSink as ExecSink,
-    )
-    from trio_sandbox.client.program import (
-        ExitStatus as ExitStatus,
-    )
+    from trio_sandbox.client.outcome import ExecEvent as ExecEvent
+    from trio_sandbox.client.outcome import ExecEventType as ExecEventType
+    from trio_sandbox.client.outcome import ExecOutput as ExecOutput
+    from trio_sandbox.client.outcome import ExitStatus as ExitStatus
+    from trio_sandbox.client.outcome import ResourceUsage as ResourceUsage
+    from trio_sandbox.client.program import ExecHandle as ExecHandle
+    from trio_sandbox.client.program import ExecSink as ExecSink
     from trio_sandbox.client.remote import connect as connect
+    from trio_sandbox.client.rlimits import Rlimit as Rlimit
+    from trio_sandbox.client.rlimits import RlimitResource as RlimitResource
     from trio_sandbox.client.sandbox import PingResult as PingResult
     from trio_sandbox.client.sandbox import Sandbox as Sandbox
+    from trio_sandbox.client.terminal import Terminal as Terminal
     from trio_sandbox.config import PullPolicy as PullPolicy
     from trio_sandbox.config import SandboxConfig as SandboxConfig
     from trio_sandbox.config import WebSocketAddress as WebSocketAddress
-    from trio_sandbox.errors import (
-        BootError as BootError,
-    )
-    from trio_sandbox.errors import (
-        ClientLimitError as ClientLimitError,
-    )
-    from trio_sandbox.errors import (
-        ConnectionLostError as ConnectionLostError,
-    )
-    from trio_sandbox.errors import (
-        ExecFailedError as ExecFailedError,
-    )
-    from trio_sandbox.errors import (
-        ExecTimeoutError as ExecTimeoutError,
-    )
-    from trio_sandbox.errors import (
-        HostNotReadyError as HostNotReadyError,
-    )
-    from trio_sandbox.errors import (
-        ImageError as ImageError,
-    )
-    from trio_sandbox.errors import (
-        ImageInUseError as ImageInUseError,
-    )
-    from trio_sandbox.errors import (
-        ImageNotFoundError as ImageNotFoundError,
-    )
-    from trio_sandbox.errors import (
-        ImagePullError as ImagePullError,
-    )
-    from trio_sandbox.errors import (
-        InvalidConfigError as InvalidConfigError,
-    )
-    from trio_sandbox.errors import (
-        InvalidImageError as InvalidImageError,
-    )
-    from trio_sandbox.errors import (
-        LocalProtocolError as LocalProtocolError,
-    )
-    from trio_sandbox.errors import (
-        ProtocolError as ProtocolError,
-    )
-    from trio_sandbox.errors import (
-        RemoteProtocolError as RemoteProtocolError,
-    )
-    from trio_sandbox.errors import (
-        SandboxAlreadyExistsError as SandboxAlreadyExistsError,
-    )
-    from trio_sandbox.errors import (
-        SandboxCrashedError as SandboxCrashedError,
-    )
-    from trio_sandbox.errors import (
-        SandboxDrainingError as SandboxDrainingError,
-    )
-    from trio_sandbox.errors import (
-        SandboxError as SandboxError,
-    )
-    from trio_sandbox.errors import (
-        SandboxNotFoundError as SandboxNotFoundError,
-    )
-    from trio_sandbox.errors import (
-        SandboxNotRunningError as SandboxNotRunningError,
-    )
-    from trio_sandbox.errors import (
-        SandboxPausedError as SandboxPausedError,
-    )
-    from trio_sandbox.errors import (
-        SandboxStillRunningError as SandboxStillRunningError,
-    )
-    from trio_sandbox.errors import (
-        StorageError as StorageError,
-    )
-    from trio_sandbox.errors import (
-        UnsupportedError as UnsupportedError,
-    )
+    from trio_sandbox.errors import BootError as BootError
+    from trio_sandbox.errors import ClientLimitError as ClientLimitError
+    from trio_sandbox.errors import ConnectionLostError as ConnectionLostError
+    from trio_sandbox.errors import ExecFailedError as ExecFailedError
+    from trio_sandbox.errors import ExecTimeoutError as ExecTimeoutError
+    from trio_sandbox.errors import HostNotReadyError as HostNotReadyError
+    from trio_sandbox.errors import ImageError as ImageError
+    from trio_sandbox.errors import ImageInUseError as ImageInUseError
+    from trio_sandbox.errors import ImageNotFoundError as ImageNotFoundError
+    from trio_sandbox.errors import ImagePullError as ImagePullError
+    from trio_sandbox.errors import InvalidConfigError as InvalidConfigError
+    from trio_sandbox.errors import InvalidImageError as InvalidImageError
+    from trio_sandbox.errors import LocalProtocolError as LocalProtocolError
+    from trio_sandbox.errors import ProtocolError as ProtocolError
+    from trio_sandbox.errors import RemoteProtocolError as RemoteProtocolError
+    from trio_sandbox.errors import SandboxAlreadyExistsError as SandboxAlreadyExistsError
+    from trio_sandbox.errors import SandboxCrashedError as SandboxCrashedError
+    from trio_sandbox.errors import SandboxDrainingError as SandboxDrainingError
+    from trio_sandbox.errors import SandboxError as SandboxError
+    from trio_sandbox.errors import SandboxNotFoundError as SandboxNotFoundError
+    from trio_sandbox.errors import SandboxNotRunningError as SandboxNotRunningError
+    from trio_sandbox.errors import SandboxPausedError as SandboxPausedError
+    from trio_sandbox.errors import SandboxStillRunningError as SandboxStillRunningError
+    from trio_sandbox.errors import StorageError as StorageError
+    from trio_sandbox.errors import TerminalError as TerminalError
+    from trio_sandbox.errors import UnsupportedError as UnsupportedError
     from trio_sandbox.home import Home as Home
     from trio_sandbox.lifecycle import EndReason as EndReason
     from trio_sandbox.lifecycle import State as State
@@ -134,19 +76,16 @@ if TYPE_CHECKING:
     from trio_sandbox.sandbox import open_sandbox as open_sandbox
 
 _HOMES = {
+    "trio_sandbox.client.attach": ("AttachResult",),
     "trio_sandbox.client.event_lines": ("Event",),
     "trio_sandbox.client.events": ("EventStream",),
-    "trio_sandbox.client.options": ("Rlimit", "RlimitResource", "Stdin"),
-    "trio_sandbox.client.program": (
-        "ExecEvent",
-        "ExecEventType",
-        "ExecHandle",
-        "ExecOutput",
-        "ExecSink",
-        "ExitStatus",
-    ),
+    "trio_sandbox.client.options": ("Stdin",),
+    "trio_sandbox.client.outcome": ("ExecEvent", "ExecEventType", "ExecOutput", "ExitStatus", "ResourceUsage"),
+    "trio_sandbox.client.program": ("ExecHandle", "ExecSink"),
     "trio_sandbox.client.remote": ("connect",),
+    "trio_sandbox.client.rlimits": ("Rlimit", "RlimitResource"),
     "trio_sandbox.client.sandbox": ("PingResult", "Sandbox"),
+    "trio_sandbox.client.terminal": ("Terminal",),
     "trio_sandbox.config": ("PullPolicy", "SandboxConfig", "WebSocketAddress"),
     "trio_sandbox.errors": (
         "BootError",
@@ -173,6 +112,7 @@ _HOMES = {
         "SandboxPausedError",
         "SandboxStillRunningError",
         "StorageError",
+        "TerminalError",
         "UnsupportedError",
     ),
     "trio_sandbox.home": ("Home",),

@@ -14,6 +14,7 @@
     ├── SandboxCrashedError           the machine went away without being asked to
     ├── ExecFailedError               the command never started
     ├── ExecTimeoutError              the command was killed at its `timeout=`
+    ├── TerminalError                 attaching needs a terminal, and there is none
     ├── ImageError
     │   ├── ImageNotFoundError
     │   ├── ImagePullError
@@ -158,8 +159,21 @@ class SandboxCrashedError(SandboxError):
 class ExecFailedError(SandboxError):
     """The command never ran. Not raised for a command that ran and failed: that is an exit code.
 
-    `kind`: not_found, permission_denied, not_executable, bad_cwd, bad_args, user_setup_failed, resource_limit,
-    out_of_memory, too_many_sessions or other. `errno` is the guest's, 0 when there is none.
+    `errno` is the guest's, 0 when there is none. `kind` is one of:
+
+    not_found           no such program: 127 to a shell
+    permission_denied   it may not be executed, by its mode or its file system: 126 to a shell
+    not_executable      it is no program that this kernel can run: 126 to a shell
+    bad_cwd             the working directory does not exist or may not be entered
+    bad_args            what was asked for cannot be: arguments and environment over the kernel's limit, or over 1 MiB
+    user_setup_failed   no such user or group
+    resource_limit      the kernel refused one of the `rlimits=`
+    pty_setup_failed    there is no terminal for it
+    out_of_memory       the guest has no memory for it
+    too_many_sessions   as many programs run as the agent, or the relay for one client, allows
+    other               anything else; the guest powers off, for one
+    no_such_session     attaching: no session has this number, or it has ended
+    session_busy        attaching: somebody is attached to it
     """
 
     def __init__(self, kind: str, errno: int, message: str) -> None:
@@ -169,13 +183,25 @@ class ExecFailedError(SandboxError):
 
 
 class ExecTimeoutError(SandboxError, TimeoutError):
-    """The command was killed in the guest at its `timeout=`; `stdout` and `stderr` are what it had written by then."""
+    """The command was killed in the guest at its `timeout=`.
+
+    `stdout` and `stderr` are what it had written by then: of a stream, what `collect` kept, or the last 64 KiB that
+    `wait` dropped. What `recv` returned is not repeated.
+    """
 
     def __init__(self, timeout: float, stdout: bytes, stderr: bytes) -> None:
         self.timeout = timeout
         self.stdout = stdout
         self.stderr = stderr
         super().__init__(f"the command was killed after {timeout:g} s")
+
+
+class TerminalError(SandboxError):
+    """`attach` needs a terminal to bridge, and there is none. Nothing was started."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"cannot attach: {problem}; run it from a terminal, or use exec_stream(..., tty=True)")
 
 
 class ImageError(SandboxError):

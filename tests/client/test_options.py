@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_sandbox.client.options import ExecOptions, Rlimit, RlimitResource, Stdin, StdinMode, exec_request
-from trio_sandbox.errors import UnsupportedError
+from trio_sandbox.client.options import MAX_TIMEOUT_MS, ExecOptions, Stdin, StdinMode, exec_request
+from trio_sandbox.client.rlimits import Rlimit
 
 
 def build(args: Any = None, cmd: Any = "prog", **options: Any) -> ExecOptions:
@@ -34,9 +34,11 @@ def build(args: Any = None, cmd: Any = "prog", **options: Any) -> ExecOptions:
         (lambda: build(timeout=float("nan")), ValueError, "timeout"),
         (lambda: build(stdin=3), TypeError, "stdin must be Stdin, bytes or str"),
         (lambda: build(rlimits=[("nofile", 1, 1)]), TypeError, "rlimits"),
-        (lambda: build(rlimits=[Rlimit(RlimitResource.CPU, -2, 0)]), ValueError, "rlimits"),
-        (lambda: build(tty=True), UnsupportedError, "tty"),
-        (lambda: build({"tty": True}), UnsupportedError, "tty"),
+        (lambda: build(rlimits=[Rlimit.cpu(1), Rlimit.cpu(2)]), ValueError, "cpu is given twice"),
+        (lambda: build(rlimits=Rlimit.cpu(1)), TypeError, "rlimits must be a list"),
+        (lambda: build(tty=1), TypeError, "tty must be a bool, not int"),
+        (lambda: build({"tty": "yes"}), TypeError, "tty must be a bool, not str"),
+        (lambda: build({"tty": True}, tty=True), TypeError, "tty is given twice"),
     ],
 )
 def test_refusals(call: Any, error: type[Exception], words: str) -> None:
@@ -76,3 +78,83 @@ def test_a_timeout_is_never_shortened_nor_lost(timeout: float) -> None:
     else:
         assert milliseconds >= 1
         assert milliseconds / 1000 >= min(timeout, 1e12)
+
+
+def test_a_program_on_a_terminal() -> None:
+    request = exec_request("x", build(tty=True), base_env={"A": "1"}, workdir="/", user="")
+    assert (request.tty, request.rows, request.cols, request.stdin) == (True, 24, 80, False)
+    assert request.env == (b"A=1", b"TERM=xterm-256color")
+    assert exec_request("x", build({"tty": True}), base_env={}, workdir="/", user="").tty
+    sized = exec_request("x", build(tty=True), base_env={}, workdir="/", user="", size=(50, 132), term="vt100")
+    assert (sized.rows, sized.cols, sized.env) == (50, 132, (b"TERM=vt100",))
+
+
+@pytest.mark.parametrize("where", ["sandbox", "call"])
+def test_somebody_s_own_terminal_type_stays(where: str) -> None:
+    given = {"TERM": "dumb"}
+    options = build(tty=True, env=given if where == "call" else {})
+    base = given if where == "sandbox" else {}
+    assert exec_request("x", options, base_env=base, workdir="/", user="").env == (b"TERM=dumb",)
+
+
+def test_no_terminal_has_no_type() -> None:
+    request = exec_request("x", build(), base_env={}, workdir="/", user="")
+    assert (request.tty, request.env) == (False, ())
+
+
+def test_what_the_caller_cannot_change_is_not_copied() -> None:
+    data = bytes(1 << 20)
+    assert build(stdin=data).stdin.data is data
+    assert build(stdin=Stdin.bytes(data)).stdin.data is data
+    changing = bytearray(b"before")
+    stdin = build(stdin=changing).stdin
+    changing[:] = b"after!"
+    assert stdin.data == b"before"
+    assert build(stdin=memoryview(b"abcdef")[::2]).stdin.data == b"ace"
+
+
+NAMES = st.text(st.characters(exclude_characters="=\0", exclude_categories=["Cs"]), min_size=1, max_size=8)
+VALUES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
+
+
+ENVIRONMENTS = st.dictionaries(NAMES, VALUES, max_size=3)
+
+
+@given(base=ENVIRONMENTS, call=ENVIRONMENTS, tty=st.booleans())
+def test_the_environment_is_the_sandboxs_then_the_calls_then_the_terminals(
+    base: dict[str, str], call: dict[str, str], tty: bool
+) -> None:
+    request = exec_request("x", build(env=call, tty=tty), base_env=base, workdir="/", user="")
+    names = [word.split(b"=", 1)[0] for word in request.env]
+    assert len(set(names)) == len(names)
+    expected = ({"TERM": "xterm-256color"} if tty else {}) | base | call
+    assert dict(word.decode().split("=", 1) for word in request.env) == expected
+
+
+KEYWORDS = {
+    "cwd": st.sampled_from(["/", "/tmp", "tmp", "", 5]),
+    "user": st.sampled_from(["root", "1:2", "", "a\0b", 5]),
+    "timeout": st.one_of(st.floats(), st.integers(), st.booleans(), st.text(max_size=2)),
+    "stdin": st.one_of(st.binary(max_size=4), st.text(max_size=4), st.integers()),
+    "tty": st.one_of(st.booleans(), st.integers()),
+    "env": st.one_of(st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2), st.text(max_size=2)),
+    "args": st.one_of(st.lists(st.one_of(st.text(max_size=3), st.integers()), max_size=3), st.text(max_size=3)),
+    "rlimits": st.one_of(st.lists(st.sampled_from([Rlimit.cpu(1), Rlimit.core(0)]), max_size=3), st.integers()),
+}
+
+
+@given(st.fixed_dictionaries({}, optional=KEYWORDS))
+def test_the_older_dict_and_keywords_mean_the_same(options: dict[str, Any]) -> None:
+    """Whatever is given, either way gives the same options or the same refusal, and nothing else is raised."""
+    keywords = {key: value for key, value in options.items() if key != "args"}
+
+    def outcome(args: Any, **given: Any) -> object:
+        try:
+            built = build(args, **given)
+            request = exec_request("prog", built, base_env={}, workdir="/", user="")
+        except (TypeError, ValueError) as error:
+            return type(error), str(error)
+        assert 0 <= request.timeout_ms <= MAX_TIMEOUT_MS
+        return request, built.stdin
+
+    assert outcome(options.get("args"), **keywords) == outcome(options)

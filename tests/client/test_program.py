@@ -2,97 +2,42 @@
 
 from __future__ import annotations
 
-from collections import deque
+import math
 from typing import Any
 
 import anyio
 import pytest
 
+from tests.client.scripted import (
+    DETACHED,
+    ERR,
+    OPENED,
+    OUT,
+    STARTED,
+    ScriptedSession,
+    SessionEvent,
+    exited,
+    failed,
+    out,
+)
 from trio_sandbox.client import session_end
 from trio_sandbox.client.options import Stdin
-from trio_sandbox.client.program import ExecEventType, ExecHandle, exit_code
-from trio_sandbox.errors import ExecFailedError, ExecTimeoutError, SandboxNotRunningError
-from trio_sandbox.relay.events import DataReceived, MessageReceived
+from trio_sandbox.client.outcome import ExecEventType, ExitStatus, ResourceUsage
+from trio_sandbox.client.program import WAIT_KEEPS, ExecHandle, Leave
+from trio_sandbox.errors import ExecFailedError, ExecTimeoutError, LocalProtocolError, SandboxNotRunningError
+from trio_sandbox.relay.events import MessageReceived
 from trio_sandbox.relay.frames import FrameType
-from trio_sandbox.relay.messages import Exited, Failed, Started
+from trio_sandbox.relay.messages import Exited, StdinClosed
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["trio", "asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    return request.param
+def handle(*events: SessionEvent | Exception, **options: Any) -> ExecHandle:
+    return on(ScriptedSession(*events), **options)
 
 
-def exited(code: int = 0, signal: int = 0, timed_out: bool = False) -> MessageReceived:
-    return MessageReceived(FrameType.EXITED, 1, 0, Exited(code, signal, False, timed_out, False, 0, 0, 0))
-
-
-STARTED = MessageReceived(FrameType.STARTED, 1, 0, Started(7))
-OUT = DataReceived(FrameType.STDOUT, 1, b"out")
-ERR = DataReceived(FrameType.STDERR, 1, b"err")
-
-
-class ScriptedSession:
-    """Delivers its events, then what a kill brings, then waits for ever."""
-
-    def __init__(self, *events: MessageReceived | DataReceived, after_kill: MessageReceived | None = None) -> None:
-        self.id = 1
-        self.over = False
-        self.stdin_open = True
-        self.events = deque(events)
-        self.after_kill = after_kill
-        self.calls: list[object] = []
-
-    async def receive(self) -> MessageReceived | DataReceived:
-        await anyio.lowlevel.checkpoint()
-        if not self.events:
-            await anyio.sleep_forever()
-        event = self.events.popleft()
-        self.over = event.type in (FrameType.EXITED, FrameType.FAILED)
-        return event
-
-    def feed(self, data: bytes) -> None:
-        self.calls.append(("feed", data))
-
-    async def send_stdin(self, data: bytes) -> None:
-        await anyio.lowlevel.checkpoint()
-        self.calls.append(("send", data))
-
-    def close_stdin(self) -> None:
-        self.calls.append("close")
-
-    def signal(self, number: int) -> None:
-        self.calls.append(("signal", number))
-
-    async def flush(self) -> None:
-        await anyio.lowlevel.checkpoint()
-        self.calls.append("flush")
-
-    @property
-    def session_id(self) -> int:
-        return self.id
-
-    def resize(self, rows: int, cols: int) -> None:
-        self.calls.append(("resize", rows, cols))
-
-    def set_deadline(self, ms: int) -> None:
-        self.calls.append(("deadline", ms))
-
-    def detach(self) -> None:
-        self.calls.append("detach")
-
-    def kill(self) -> None:
-        self.calls.append("kill")
-        if self.after_kill is not None:
-            self.events.append(self.after_kill)
-
-    def abandon(self) -> None:
-        self.calls.append("abandon")
-
-
-def handle(*events: MessageReceived | DataReceived, **options: Any) -> ExecHandle:
-    return ExecHandle(ScriptedSession(*events), options.get("stdin", Stdin.null()), options.get("timeout"))
+def on(session: ScriptedSession, **options: Any) -> ExecHandle:
+    return ExecHandle(session, options.pop("stdin", Stdin.null()), options.pop("timeout", None), **options)
 
 
 async def test_events_in_order_and_none_at_the_end() -> None:
@@ -120,7 +65,7 @@ async def test_collect_is_idempotent_and_keeps_streams_apart() -> None:
 async def test_exit_codes(code: int, signal: int, seen: int) -> None:
     end = exited(code, signal).message
     assert isinstance(end, Exited)
-    assert exit_code(end) == seen
+    assert ExitStatus.of(end).code == seen
     output = await handle(STARTED, exited(code, signal)).collect()
     assert (output.exit_code, output.signal) == (seen, signal or None)
 
@@ -134,10 +79,12 @@ async def test_a_timeout_carries_the_output_so_far() -> None:
 
 
 async def test_a_program_that_never_started() -> None:
-    program = handle(MessageReceived(FrameType.FAILED, 1, 0, Failed("not_found", 2, "no such program")))
-    with pytest.raises(ExecFailedError, match="no such program") as caught:
-        await program.wait()
-    assert (caught.value.kind, caught.value.errno) == ("not_found", 2)
+    program = handle(failed("not_found", 2, "no such program"))
+    for call in (program.wait, program.collect, program.wait):
+        with pytest.raises(ExecFailedError, match="no such program") as caught:
+            await call()
+        assert (caught.value.kind, caught.value.errno) == ("not_found", 2)
+    assert (program.pid, program.exit) == (None, None)
 
 
 async def test_stdin_bytes_are_fed_and_a_pipe_is_taken_once() -> None:
@@ -156,7 +103,7 @@ async def test_stdin_bytes_are_fed_and_a_pipe_is_taken_once() -> None:
 
 async def test_leaving_the_block_kills_and_waits_for_the_guests_word() -> None:
     session = ScriptedSession(STARTED, OUT, after_kill=exited(-1, 9))
-    async with ExecHandle(session, Stdin.null(), None):
+    async with on(session):
         pass
     assert session.calls == ["kill", "abandon"]
     assert session.over
@@ -165,7 +112,7 @@ async def test_leaving_the_block_kills_and_waits_for_the_guests_word() -> None:
 async def test_a_cancelled_collect_in_a_block_still_waits_for_it() -> None:
     session = ScriptedSession(STARTED, after_kill=exited(-1, 9))
     with anyio.move_on_after(0.01) as scope:
-        async with ExecHandle(session, Stdin.null(), None) as program:
+        async with on(session) as program:
             await program.collect()
     assert scope.cancelled_caught
     assert session.over
@@ -176,14 +123,14 @@ async def test_a_guest_that_says_nothing_after_a_kill_is_not_waited_for_without_
 ) -> None:
     monkeypatch.setattr(session_end, "KILL_TIMEOUT", 0.01)
     session = ScriptedSession(STARTED)
-    async with ExecHandle(session, Stdin.null(), None):
+    async with on(session):
         pass
     assert session.calls == ["kill", "abandon"]
 
 
 async def test_a_machine_that_goes_while_a_block_is_left() -> None:
     class Dying(ScriptedSession):
-        async def receive(self) -> MessageReceived | DataReceived:
+        async def receive(self) -> SessionEvent:
             await anyio.lowlevel.checkpoint()
             raise SandboxNotRunningError("x")
 
@@ -195,3 +142,244 @@ async def test_a_machine_that_goes_while_a_block_is_left() -> None:
 async def test_wrong_signals(number: Any) -> None:
     with pytest.raises(ValueError, match="not a signal"):
         await handle().signal(number)
+
+
+async def test_all_that_is_known_of_an_end() -> None:
+    end = exited(-1, 11, core=True, held_open=True, utime_us=1_500_000, stime_us=250_000, maxrss_kib=3)
+    usage = ResourceUsage(1.5, 0.25, 3072)
+    status = ExitStatus(139, False, signal=11, core_dumped=True, held_open=True, usage=usage)
+    program = handle(STARTED, end)
+    assert (program.pid, program.exit) == (None, None)
+    events = [event async for event in program]
+    assert (events[-1].code, events[-1].signal, events[-1].exit) == (139, 11, status)
+    assert (program.pid, program.exit) == (7, status)
+    output = await program.collect()
+    assert (output.pid, output.signal, output.core_dumped, output.held_open) == (7, 11, True, True)
+    assert (output.exit_code, output.success, output.usage) == (139, False, usage)
+
+
+async def test_two_that_wait_both_learn_the_end_and_a_wait_takes_nothing_from_a_collect() -> None:
+    session = ScriptedSession(STARTED)
+    program = on(session)
+    seen: dict[str, object] = {}
+
+    async def collect(name: str) -> None:
+        seen[name] = (await program.collect()).stdout_bytes
+
+    async def wait() -> None:
+        seen["wait"] = await program.wait()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        tasks.start_soon(collect, "one")
+        tasks.start_soon(collect, "two")
+        await anyio.wait_all_tasks_blocked()
+        session.say(OUT, OUT, OUT, exited(4))
+    assert seen == {"one": b"outoutout", "two": b"outoutout", "wait": (4, False)}
+
+
+async def test_a_collect_that_was_cancelled_has_lost_nothing_and_what_a_wait_dropped_is_gone() -> None:
+    session = ScriptedSession(STARTED, out(b"1"))
+    program = on(session)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(program.collect)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    session.say(out(b"2"))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(program.wait)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    session.say(out(b"3"), exited())
+    assert (await program.collect()).stdout_bytes == b"13"
+
+
+async def test_a_wait_that_times_out_has_the_last_of_the_output() -> None:
+    program = handle(STARTED, out(b"a" * WAIT_KEEPS), ERR, out(b"b"), exited(-1, 9, timed_out=True), timeout=2.0)
+    for _ in range(2):
+        with pytest.raises(ExecTimeoutError) as caught:
+            await program.wait()
+        assert caught.value.stdout == b"a" * (WAIT_KEEPS - 1) + b"b"
+        assert caught.value.stderr == b"err"
+    assert program.exit is not None and program.exit.timed_out
+
+
+async def test_a_wait_keeps_nothing_where_no_error_can_ask_for_it() -> None:
+    program = handle(STARTED, out(b"a"), exited())
+    await program.wait()
+    assert not program._dropped.stdout
+
+
+async def test_a_resize_passes_a_recv_that_waits() -> None:
+    session = ScriptedSession()
+    program = on(session, tty=True)
+    events = []
+
+    async def receive() -> None:
+        events.append(await program.recv())
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(receive)
+        await anyio.wait_all_tasks_blocked()
+        await program.resize(50, 132)
+        assert (session.calls, events) == ([("resize", 50, 132)], [])
+        session.say(STARTED)
+    assert [event and event.event_type for event in events] == [ExecEventType.STARTED]
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(0, 80), (24, 65_536), (24, -1), (True, 80), ("24", 80), (24.0, 80)])
+async def test_wrong_sizes(rows: Any, cols: Any) -> None:
+    program = handle(tty=True)
+    with pytest.raises(ValueError, match="must be 1 to 65535"):
+        await program.resize(rows, cols)
+
+
+async def test_a_program_on_pipes_has_no_size() -> None:
+    with pytest.raises(LocalProtocolError, match="tty=True"):
+        await handle().resize(24, 80)
+
+
+async def test_what_a_relay_says_first_is_no_event() -> None:
+    program = handle(OPENED, STARTED, exited())
+    assert [event.event_type async for event in program] == [ExecEventType.STARTED, ExecEventType.EXITED]
+
+
+async def test_detaching_drops_what_comes_and_returns_the_number() -> None:
+    session = ScriptedSession(STARTED, OUT)
+    async with on(session, leave=Leave.MAY_DETACH) as program:
+        await program.recv()
+        assert await program.detach() == program.session_id == 41
+        assert program.detached
+        assert await program.recv() is None
+        with pytest.raises(LocalProtocolError, match="session 41"):
+            await program.wait()
+    assert session.calls == ["detach"]
+
+
+async def test_detaching_waits_for_the_start() -> None:
+    session = ScriptedSession()
+    program = on(session, leave=Leave.MAY_DETACH)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(program.detach)
+        await anyio.wait_all_tasks_blocked()
+        assert session.calls == []
+        session.say(STARTED)
+    assert session.calls == ["detach"]
+
+
+async def test_detaching_beside_a_recv_that_waits() -> None:
+    session = ScriptedSession(STARTED)
+    program = on(session, leave=Leave.MAY_DETACH)
+    await program.recv()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(program.recv)
+        await anyio.wait_all_tasks_blocked()
+        assert await program.detach() == 41
+
+
+async def test_a_program_that_ends_while_it_is_detached_from_has_its_exit() -> None:
+    program = on(ScriptedSession(STARTED, after_detach=exited(3)), leave=Leave.MAY_DETACH)
+    await program.recv()
+    await program.detach()
+    assert program.exit is not None and program.exit.code == 3
+    assert not program.detached
+    assert await program.wait() == (3, False)
+
+
+async def test_there_is_no_detaching_from_what_never_started() -> None:
+    with pytest.raises(ExecFailedError):
+        await handle(failed("not_found"), leave=Leave.MAY_DETACH).detach()
+
+
+@pytest.mark.parametrize("events", [(), (STARTED,), (STARTED, OUT)])
+async def test_leaving_the_block_of_a_detached_program_leaves_it_running(events: tuple[SessionEvent, ...]) -> None:
+    session = ScriptedSession(*(events or (OPENED, STARTED)))
+    async with on(session, leave=Leave.DETACHES) as program:
+        for _ in events:
+            await program.recv()
+    assert session.calls == ["detach"]
+    assert program.detached
+
+
+async def test_a_cancelled_detach_still_leaves_it_running() -> None:
+    session = ScriptedSession(STARTED, after_detach=None)
+    async with anyio.create_task_group() as tasks:
+
+        async def use() -> None:
+            async with on(session, leave=Leave.MAY_DETACH) as program:
+                await program.recv()
+                await program.detach()
+
+        tasks.start_soon(use)
+        await session.wait_for("detach")
+        tasks.cancel_scope.cancel()
+        await anyio.lowlevel.cancel_shielded_checkpoint()
+        session.say(DETACHED)
+    assert session.calls == ["detach"]
+
+
+async def test_a_relay_that_never_answers_a_detach_is_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session_end, "KILL_TIMEOUT", 0.01)
+    session = ScriptedSession(STARTED, after_detach=None)
+    async with on(session, leave=Leave.DETACHES) as program:
+        await program.recv()
+    assert session.calls == ["detach"]  # and no kill: it was to survive
+
+
+async def test_detaching_lifts_the_deadline_first() -> None:
+    session = ScriptedSession(STARTED)
+    async with on(session, leave=Leave.MAY_DETACH, deadline=anyio.current_time() + 1000) as program:
+        with anyio.fail_after(900):
+            await program.recv()
+        await program.detach()
+    assert session.calls == [("deadline", 0), "detach"]
+
+
+async def test_a_closed_input_is_an_event() -> None:
+    closed = MessageReceived(FrameType.STDIN_CLOSED, 1, 0, StdinClosed(32))
+    event = await handle(STARTED, closed, deadline=math.inf).recv()
+    assert event is not None and event.event_type is ExecEventType.STARTED
+    program = handle(closed)
+    event = await program.recv()
+    assert event is not None and (event.event_type, event.code) == (ExecEventType.STDIN_ERROR, 32)
+
+
+async def test_what_ends_with_its_client_cannot_be_left() -> None:
+    session = ScriptedSession(STARTED, after_kill=exited(-1, 9))
+    async with on(session) as program:
+        with pytest.raises(LocalProtocolError, match="detached=True"):
+            await program.detach()
+    assert session.calls == ["kill", "abandon"]
+
+
+async def test_waiting_for_the_start_takes_no_event_away() -> None:
+    session = ScriptedSession(OPENED)
+    program = on(session)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(program.wait_until_started)
+        await anyio.wait_all_tasks_blocked()
+        session.say(STARTED, OUT, exited())
+    assert program.pid == await program.wait_until_started() == 7
+    assert [event.event_type async for event in program] == ["started", "stdout", "exited"]
+
+
+async def test_waiting_for_a_start_that_fails() -> None:
+    program = handle(failed("not_found"))
+    with pytest.raises(ExecFailedError):
+        await program.wait_until_started()
+    event = await program.recv()
+    assert event is not None and event.event_type is ExecEventType.FAILED
+    assert await program.recv() is None
+
+
+async def test_what_is_told_without_waiting_for_an_answer_is_surely_sent() -> None:
+    session = ScriptedSession(STARTED)
+    program = on(session, tty=True, stdin=Stdin.pipe())
+    sink = program.take_stdin()
+    assert sink is not None
+    for told in (program.signal(1), program.resize(1, 1), program.kill(), sink.close()):
+        await told
+        assert session.flushed == len(session.calls)
+    assert session.calls == [("signal", 1), ("resize", 1, 1), "kill", "close"]

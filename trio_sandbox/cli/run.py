@@ -14,7 +14,8 @@ import click
 import trio
 
 from trio_sandbox.client.options import Stdin
-from trio_sandbox.client.program import ExecEventType, ExecHandle, ExecSink
+from trio_sandbox.client.outcome import ExecEventType
+from trio_sandbox.client.program import ExecHandle, ExecSink
 from trio_sandbox.errors import ExecFailedError
 from trio_sandbox.sandbox import open_sandbox
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import attrs
 
+from trio_sandbox.client.rlimits import NUMBERS, Rlimit
 from trio_sandbox.config import env_problem
-from trio_sandbox.errors import UnsupportedError
 from trio_sandbox.relay.messages import Exec
 
 
@@ -39,82 +39,14 @@ class Stdin:
         return Stdin(StdinMode.PIPE)
 
     @staticmethod
-    def bytes(data: bytes) -> Stdin:
-        """These bytes, then the end; any size."""
+    def bytes(data: bytes | bytearray | memoryview) -> Stdin:
+        """These bytes, then the end; any size. They are copied only where the caller could still change them."""
         return Stdin(StdinMode.BYTES, bytes(data))
-
-
-class RlimitResource(enum.StrEnum):
-    """The resources of setrlimit(2) under Linux."""
-
-    CPU = "cpu"
-    FSIZE = "fsize"
-    DATA = "data"
-    STACK = "stack"
-    CORE = "core"
-    RSS = "rss"
-    NPROC = "nproc"
-    NOFILE = "nofile"
-    MEMLOCK = "memlock"
-    AS = "as"
-    LOCKS = "locks"
-    SIGPENDING = "sigpending"
-    MSGQUEUE = "msgqueue"
-    NICE = "nice"
-    RTPRIO = "rtprio"
-    RTTIME = "rttime"
-
-
-_NUMBERS = {resource: number for number, resource in enumerate(RlimitResource)}  # the kernel counts in this order
-
-
-@attrs.frozen
-class Rlimit:
-    """A resource limit for one program; -1 is infinity."""
-
-    resource: RlimitResource
-    soft: int
-    hard: int
-
-    @staticmethod
-    def nofile(limit: int) -> Rlimit:
-        """Open files."""
-        return Rlimit(RlimitResource.NOFILE, limit, limit)
-
-    @staticmethod
-    def cpu(seconds: int) -> Rlimit:
-        """CPU time in seconds."""
-        return Rlimit(RlimitResource.CPU, seconds, seconds)
-
-    @staticmethod
-    def nproc(limit: int) -> Rlimit:
-        """Processes of the user."""
-        return Rlimit(RlimitResource.NPROC, limit, limit)
-
-    @staticmethod
-    def fsize(size: int) -> Rlimit:
-        """Bytes of a file that is written."""
-        return Rlimit(RlimitResource.FSIZE, size, size)
-
-    @staticmethod
-    def memlock(size: int) -> Rlimit:
-        """Bytes of locked memory."""
-        return Rlimit(RlimitResource.MEMLOCK, size, size)
-
-    @staticmethod
-    def stack(size: int) -> Rlimit:
-        """Bytes of stack."""
-        return Rlimit(RlimitResource.STACK, size, size)
-
-    @staticmethod
-    def as_(*, soft: int, hard: int) -> Rlimit:
-        """Bytes of address space."""
-        return Rlimit(RlimitResource.AS, soft, hard)
 
 
 @attrs.frozen
 class ExecOptions:
-    """The checked options of one exec. timeout in seconds, None for none."""
+    """The checked options of one exec. timeout in seconds, None for none. tty: on a terminal of its own."""
 
     args: tuple[str, ...] = ()
     cwd: str | None = None
@@ -122,19 +54,18 @@ class ExecOptions:
     env: Mapping[str, str] = attrs.field(factory=dict)
     timeout: float | None = None
     stdin: Stdin = attrs.field(factory=Stdin.null)
+    tty: bool = False
     rlimits: tuple[Rlimit, ...] = ()
 
     @classmethod
     def build(cls, cmd: str, args: object, options: Mapping[str, Any]) -> ExecOptions:
-        """Check everything. `args` may be the older options dict. Raises TypeError or ValueError by name,
-        UnsupportedError for tty.
-        """
+        """Check everything. `args` may be the older options dict. Raises TypeError or ValueError by name."""
         if isinstance(args, Mapping):
             options, args = _merge_older(args, options)
         given = {key: value for key, value in options.items() if value is not None}
         _check_text("cmd", cmd)
-        if given.pop("tty", False):
-            raise UnsupportedError("exec(tty=True)", "run the program on pipes")
+        if type(given.get("tty", False)) is not bool:
+            raise TypeError(f"tty must be a bool, not {type(given['tty']).__name__}")
         if (problem := env_problem(given.get("env", {}))) is not None:
             raise TypeError(f"env {problem}")
         for key in ("cwd", "user"):
@@ -149,6 +80,7 @@ class ExecOptions:
             env=dict(given.get("env", {})),
             timeout=_timeout(given.get("timeout")),
             stdin=_stdin(given.get("stdin")),
+            tty=given.get("tty", False),
             rlimits=_rlimits(given.get("rlimits", ())),
         )
 
@@ -208,28 +140,63 @@ def _stdin(value: object) -> Stdin:
     if isinstance(value, str):
         return Stdin.bytes(value.encode())
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return Stdin.bytes(bytes(value))
+        return Stdin.bytes(value)
     raise TypeError(f"stdin must be Stdin, bytes or str, not {type(value).__name__}")
 
 
 def _rlimits(value: object) -> tuple[Rlimit, ...]:
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         raise TypeError(f"rlimits must be a list of Rlimit, not {type(value).__name__}")
+    seen = set()
     for limit in value:
         if not isinstance(limit, Rlimit):
             raise TypeError(f"rlimits must be a list of Rlimit, not of {type(limit).__name__}")
-        for bound in (limit.soft, limit.hard):
-            if type(bound) is not int or not -1 <= bound < 1 << 63:
-                raise ValueError(f"rlimits: {bound!r} is not a limit")
+        if limit.resource in seen:
+            raise ValueError(f"rlimits: {limit.resource} is given twice")
+        seen.add(limit.resource)
     return tuple(value)
 
 
+def check_size(name: str, value: object) -> int:
+    """A terminal's rows or columns. Raises ValueError by name."""
+    if type(value) is not int or not 0 < value <= SIZE_MAX:
+        raise ValueError(f"{name} must be 1 to {SIZE_MAX}, not {value!r}")
+    return value
+
+
+def check_session_id(value: object) -> int:
+    """A session's number in its sandbox. Raises ValueError."""
+    if type(value) is not int or not 0 < value < 1 << 32:
+        raise ValueError(f"{value!r} is not a session's number")
+    return value
+
+
 MAX_TIMEOUT_MS = (1 << 53) - 1
+SIZE_MAX = 65_535
+DEFAULT_SIZE = (24, 80)
+"""Rows and columns of a terminal that nobody looks at."""
+DEFAULT_TERM = "xterm-256color"
 
 
-def exec_request(cmd: str, options: ExecOptions, *, base_env: Mapping[str, str], workdir: str, user: str) -> Exec:
-    """The request on the wire. The environment is the sandbox's, overridden by the call's."""
+def exec_request(
+    cmd: str,
+    options: ExecOptions,
+    *,
+    base_env: Mapping[str, str],
+    workdir: str,
+    user: str,
+    deadline_ms: int = 0,
+    detached: bool = False,
+    detachable: bool = False,
+    size: tuple[int, int] = DEFAULT_SIZE,
+    term: str = DEFAULT_TERM,
+) -> Exec:
+    """The request on the wire. The environment is the sandbox's, overridden by the call's; a program on a terminal has
+    TERM.
+    """
     env = {**base_env, **options.env}
+    if options.tty:
+        env.setdefault("TERM", term)
     # A timeout of 0 means "none" on the wire, so the shortest that can be asked for is a millisecond.
     timeout_ms = 0 if options.timeout is None else max(1, math.ceil(min(options.timeout * 1000, MAX_TIMEOUT_MS)))
     return Exec(
@@ -238,6 +205,12 @@ def exec_request(cmd: str, options: ExecOptions, *, base_env: Mapping[str, str],
         cwd=options.cwd or workdir,
         user=options.user or user,
         stdin=options.stdin.mode is not StdinMode.NULL,
-        rlimits=tuple((_NUMBERS[limit.resource], limit.soft, limit.hard) for limit in options.rlimits),
+        rlimits=tuple((NUMBERS[limit.resource], limit.soft, limit.hard) for limit in options.rlimits),
         timeout_ms=timeout_ms,
+        deadline_ms=deadline_ms,
+        tty=options.tty,
+        rows=size[0],
+        cols=size[1],
+        detached=detached,
+        detachable=detachable,
     )

@@ -22,13 +22,19 @@ async def end_session(session: ProgramSession, receive: Callable[[], Awaitable[o
     if session.over:
         await anyio.lowlevel.checkpoint()
         return
-    receive = receive or session.receive
     session.kill()
+    try:
+        await wait_for_end(session, receive or session.receive)
+    finally:
+        session.abandon()
+
+
+async def wait_for_end(session: ProgramSession, receive: Callable[[], Awaitable[object]]) -> None:
+    """Wait up to 5 s for the last event of a session that was killed or detached from. Shielded from cancellation."""
+    await anyio.lowlevel.cancel_shielded_checkpoint()
     try:
         with anyio.move_on_after(KILL_TIMEOUT, shield=True):
             while not session.over:
                 await receive()
     except SandboxError:  # the machine has gone, or talks nonsense: there is nothing left to wait for
         pass
-    finally:
-        session.abandon()
