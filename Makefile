@@ -46,11 +46,13 @@ check: venv
 	$(BIN)/ruff format --check
 	$(BIN)/flake8 trio_sandbox tests scripts benchmarks
 	$(BIN)/mypy
+	$(BIN)/clang-format --style=file:guest/.clang-format --dry-run -Werror benchmarks/*.c
 	@$(MAKE) --no-print-directory -C guest check-format CLANG_FORMAT='$(CURDIR)/$(BIN)/clang-format'
 
 format: venv
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+	$(BIN)/clang-format --style=file:guest/.clang-format -i benchmarks/*.c
 	@$(MAKE) --no-print-directory -C guest format CLANG_FORMAT='$(CURDIR)/$(BIN)/clang-format'
 
 bench: setup

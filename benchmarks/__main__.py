@@ -11,8 +11,8 @@ from pathlib import Path
 import attrs
 import trio
 
-from benchmarks import cold_boot, memory, peers, warm_boot
-from benchmarks.figures import Figure, table
+from benchmarks import cold_boot, crowd, memory, peers, relay, warm_boot
+from benchmarks.figures import Figure, Limit, limits_table, table
 from benchmarks.plot import bar_chart
 from trio_sandbox.home import Home
 from trio_sandbox.host.ready import host_assets
@@ -24,10 +24,12 @@ def main() -> None:
     """Parse the arguments, measure, report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=10, help="times that each thing is measured (10)")
-    trio.run(_measure, parser.parse_args().repeats)
+    parser.add_argument("--only", choices=PARTS, help="measure one part, and write nothing")
+    arguments = parser.parse_args()
+    trio.run(_measure, arguments.repeats, arguments.only)
 
 
-async def _measure(repeats: int) -> None:
+async def _measure(repeats: int, only: str | None) -> None:
     home = Home.default()
     assets = await host_assets(home)
     machine = (
@@ -35,30 +37,79 @@ async def _measure(repeats: int) -> None:
         f"QEMU {assets.qemu_version} with {assets.acceleration.name}, guest kernel {assets.kernel.release}"
     )
     print(machine + "\n", flush=True)
+    report = Report(machine)
+    for name, part in PARTS.items():
+        if only in (None, name):
+            await part(report, home, repeats)
+    if only is None:
+        report.write()
+
+
+@attrs.define
+class Report:
+    """What was measured so far; printed as it comes."""
+
+    machine: str
+    figures: dict[str, list[Figure]] = attrs.Factory(dict)
+    limits: list[Limit] = attrs.Factory(list)
+
+    def add(self, name: str, title: str, figures: list[Figure], baseline: Figure) -> None:
+        """Take figures under a name and print them."""
+        self.figures[name] = figures
+        print(f"## {title}\n\n{table(figures, baseline)}\n", flush=True)
+
+    def promise(self, limits: list[Limit]) -> None:
+        """Take limits and print them."""
+        self.limits += limits
+        print(f"{limits_table(limits)}\n", flush=True)
+
+    def write(self) -> None:
+        """Everything into the folder of results."""
+        RESULTS.mkdir(exist_ok=True)
+        document: dict[str, object] = {"machine": self.machine}
+        document |= {name: [attrs.asdict(one) for one in many] for name, many in self.figures.items()}
+        document["limits"] = [{**attrs.asdict(one), "met": one.met} for one in self.limits]
+        (RESULTS / "latest.json").write_text(json.dumps(document, indent=2) + "\n")
+        times = [one for many in self.figures.values() for one in many if one.unit == "ms"]
+        (RESULTS / "latest.svg").write_text(bar_chart(f"Milliseconds, {self.machine}", times))
+        print(f"written: {RESULTS}/latest.json, latest.svg")
+
+
+async def _starts(report: Report, home: Home, repeats: int) -> None:
     cold = await cold_boot.measure(home, repeats)
-    show("Cold", cold, cold[0])
+    report.add("cold", "Cold", cold, cold[0])
     warm = await warm_boot.measure(home, repeats)
-    show("Warm, against the bare cold boot", warm, cold[0])
-    show("Warm, against the bare script", warm, warm[0])
+    report.add("warm", "Warm, against the bare script", warm, warm[0])
+    print(f"## Warm, against the bare cold boot\n\n{table(warm, cold[0])}\n", flush=True)
     containers, left_out = peers.measure(repeats)
     if containers:
-        show("Containers on this host", containers, cold[0])
+        report.add("containers", "Containers on this host, against the bare cold boot", containers, cold[0])
     print("".join(f"not measured: {sentence}\n" for sentence in left_out))
     rate = await warm_boot.measure_sustained(home)
-    show("Sustained", rate, rate[0])
+    report.add("sustained", "Sustained", rate, rate[0])
+
+
+async def _memory(report: Report, home: Home, repeats: int) -> None:
     private = await memory.measure(home)
-    show("Memory", private, private[0])
-    RESULTS.mkdir(exist_ok=True)
-    results = {"cold": cold, "warm": warm, "containers": containers, "sustained": rate, "memory": private}
-    document = {"machine": machine, **{name: [attrs.asdict(one) for one in many] for name, many in results.items()}}
-    (RESULTS / "latest.json").write_text(json.dumps(document, indent=2) + "\n")
-    (RESULTS / "latest.svg").write_text(bar_chart(f"Milliseconds, {machine}", [*cold, *warm]))
-    print(f"written: {RESULTS}/latest.json, latest.svg")
+    report.add("memory", "Memory", private, private[0])
 
 
-def show(title: str, figures: list[Figure], baseline: Figure) -> None:
-    """Print one table."""
-    print(f"## {title}\n\n{table(figures, baseline)}\n", flush=True)
+async def _relay(report: Report, home: Home, repeats: int) -> None:
+    tables, limits = await relay.measure(home, repeats)
+    for title, figures in tables.items():
+        report.add(title.lower(), f"Relay: {title}", figures, figures[0])
+    report.promise(limits)
+
+
+async def _crowd(report: Report, home: Home, repeats: int) -> None:
+    tables, limits = await crowd.measure(home, repeats)
+    for title, figures in tables.items():
+        report.add(title.lower(), title, figures, figures[0])
+    report.promise(limits)
+
+
+PARTS = {"starts": _starts, "memory": _memory, "relay": _relay, "crowd": _crowd}
+"""What `--only` may name, in their order."""
 
 
 if __name__ == "__main__":

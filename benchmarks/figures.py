@@ -33,6 +33,35 @@ class Figure:
         return f"| {self.name} | {values} | {ratio:.3f} |"
 
 
+@attrs.frozen
+class Limit:
+    """Something that was promised of a value, mostly of a ratio. One of `least` and `most` is given."""
+
+    name: str
+    value: float
+    least: float | None = None
+    most: float | None = None
+
+    @classmethod
+    def at_least(cls, ratio: float, figure: Figure, baseline: Figure) -> Limit:
+        """On the ratio of the medians."""
+        return cls(f"{figure.name} / {baseline.name}", figure.median / baseline.median, least=ratio)
+
+    @classmethod
+    def at_most(cls, ratio: float, figure: Figure, baseline: Figure) -> Limit:
+        """On the ratio of the medians."""
+        return cls(f"{figure.name} / {baseline.name}", figure.median / baseline.median, most=ratio)
+
+    @property
+    def met(self) -> bool:
+        return (self.least is None or self.value >= self.least) and (self.most is None or self.value <= self.most)
+
+    def row(self) -> str:
+        """One line of a Markdown table."""
+        bound = f"≤ {self.most:g}" if self.least is None else f"≥ {self.least:g}"
+        return f"| {self.name} | {self.value:.3f} | {bound} | {'met' if self.met else '**missed**'} |"
+
+
 class Samples:
     """Values by name, in the order of their first appearance."""
 
@@ -53,3 +82,8 @@ def table(figures: Sequence[Figure], baseline: Figure) -> str:
     """All figures as a Markdown table, with the ratios of their medians to the baseline's."""
     head = f"| | median | min – max | n | ratio to *{baseline.name}* |\n|---|---|---|---|---|"
     return "\n".join([head, *(figure.row(baseline) for figure in figures)])
+
+
+def limits_table(limits: Sequence[Limit]) -> str:
+    """All limits as a Markdown table."""
+    return "\n".join(["| | value | limit | |\n|---|---|---|---|", *(limit.row() for limit in limits)])
