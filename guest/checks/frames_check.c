@@ -34,6 +34,10 @@ static bool copy_value(struct mp_reader *reader, struct mp_writer *writer, int d
     if (depth > DEPTH_MAX || !mp_read(reader, &value))
         return false;
     switch (value.type) {
+    case MP_NIL:
+        printf("nil");
+        mp_write_nil(writer);
+        return true;
     case MP_INT:
         printf("%lld", (long long)value.number);
         mp_write_int(writer, value.number);

@@ -28,6 +28,8 @@ def judge(programs: Path, vectors: list[dict[str, Any]]) -> list[str]:
 
 def told(value: Any) -> str:
     """A decoded value in the notation of frames_check."""
+    if value is None:
+        return "nil"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
