@@ -43,8 +43,6 @@ PLANNED: dict[str, str] = {
     "init": "the sandbox's own agent is PID 1",
     "replace": "end the old sandbox first",
     "replace_with_timeout": "end the old sandbox first",
-    "max_duration": "use trio.move_on_after() around the block",
-    "idle_timeout": "end the block when you are done",
     "scripts": "pass the script to shell()",
     "log_level": "configure the logger 'trio_sandbox'",
     "quiet_logs": "configure the logger 'trio_sandbox'",
@@ -95,6 +93,8 @@ class SandboxConfig:
     pull_policy: PullPolicy = PullPolicy.IF_MISSING
     boot_timeout: float = 60.0
     warm: bool = True
+    max_duration: float | None = None
+    idle_timeout: float | None = None
     listen: str | os.PathLike[str] | None = None
     websocket: WebSocketAddress | None = None
 
@@ -230,6 +230,8 @@ CHECKS = {
     "pull_policy": _pull_policy,
     "boot_timeout": _seconds,
     "warm": _flag,
+    "max_duration": _seconds,
+    "idle_timeout": _seconds,
     "listen": _socket_path,
     "websocket": _websocket,
 }

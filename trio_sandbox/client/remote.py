@@ -15,7 +15,14 @@ import attrs
 
 from trio_sandbox.client.connection import Connection, RemoteSession, open_connection
 from trio_sandbox.client.sandbox import Sandbox
-from trio_sandbox.errors import ConnectionLostError, SandboxError, UnsupportedError
+from trio_sandbox.errors import (
+    ConnectionLostError,
+    SandboxDrainingError,
+    SandboxError,
+    SandboxNotRunningError,
+    SandboxPausedError,
+    UnsupportedError,
+)
 from trio_sandbox.lifecycle import End, EndReason
 from trio_sandbox.relay.events import Opener
 from trio_sandbox.relay.frames import FrameType
@@ -82,6 +89,22 @@ class RemoteControl:
         """The sessions that survive their clients."""
         return (await self._ask(Request("sessions"))).sessions
 
+    async def drain(self, timeout: float | None) -> None:
+        """Have the sandbox drain."""
+        await self._ask(Request("drain", 0 if timeout is None else max(1, math.ceil(timeout * 1000))))
+
+    async def pause(self) -> None:
+        """Return when the machine stands still."""
+        await self._ask(Request("pause"))
+
+    async def resume(self) -> None:
+        """Return when the machine runs."""
+        await self._ask(Request("resume"))
+
+    async def touch(self) -> None:
+        """Count this moment as activity."""
+        await self._ask(Request("touch"))
+
     async def stop(self, timeout: float) -> None:
         """Stop the sandbox and wait for its end. Harmless when it has ended."""
         await self._end(Request("stop", max(1, math.ceil(timeout * 1000))) if timeout else Request("kill"))
@@ -105,8 +128,14 @@ class RemoteControl:
                 await control.aclose()
         assert isinstance(answer, Answer)
         if answer.error:
-            raise UnsupportedError(f"the request {request.op!r}", answer.message)
+            raise self._error(request, answer)
         return answer
+
+    def _error(self, request: Request, answer: Answer) -> SandboxError:
+        known = {kind.__name__: kind for kind in (SandboxDrainingError, SandboxPausedError, SandboxNotRunningError)}
+        if answer.error in known:
+            return known[answer.error](self.name)
+        return UnsupportedError(f"the request {request.op!r}", answer.message)
 
     async def wait(self) -> End:
         """Wait for the end of the sandbox. Raises ConnectionLostError when nobody is left to tell of it."""

@@ -36,7 +36,7 @@ class PingResult:
 
 
 class Sandbox:
-    """A running sandbox, from `open_sandbox` or `connect`. Operations raise SandboxNotRunningError once it has ended."""
+    """A sandbox, from `open_sandbox` or `connect`. Operations raise SandboxNotRunningError once it has ended."""
 
     def __init__(self, control: SandboxControl) -> None:
         self._control = control
@@ -320,6 +320,36 @@ class Sandbox:
         return await self.attach(
             self._control.shell, cwd=cwd, user=user, env=env, detach_keys=detach_keys, terminal=terminal
         )
+
+    async def drain(self, timeout: float | None = None) -> None:
+        """Start a graceful drain: open programs and file operations run to their end, new ones are refused with
+        SandboxDrainingError whoever asks, and when the last has ended the sandbox stops.
+
+        timeout: seconds for that, after which it stops anyway; None for as long as it takes. Returns at once; `wait`
+        tells the end. Raises SandboxNotRunningError. Cancellation: no effect.
+        """
+        if timeout is not None and timeout < 0:
+            raise ValueError("timeout must be non-negative")
+        await self._control.drain(timeout)
+
+    async def request_drain(self) -> None:
+        """The same as `drain()`."""
+        await self._control.drain(None)
+
+    async def pause(self) -> None:
+        """Stop the virtual CPUs. Programs stand still and cost no CPU time; exec and fs raise SandboxPausedError.
+
+        Raises SandboxDrainingError, SandboxNotRunningError. Cancellation: it may pause all the same.
+        """
+        await self._control.pause()
+
+    async def resume(self) -> None:
+        """Let a paused sandbox go on where it was, with its clock put right. Harmless when it runs."""
+        await self._control.resume()
+
+    async def touch(self) -> None:
+        """Count this moment as activity, for the idle timeout. `ping` does not."""
+        await self._control.touch()
 
     async def stop(self, timeout: float = STOP_TIMEOUT) -> None:
         """Let the guest write its data and power off; force it after `timeout` seconds, at once with 0. Harmless when

@@ -19,7 +19,14 @@ from typing import Protocol
 import attrs
 import trio
 
-from trio_sandbox.errors import ClientLimitError, ExecFailedError, RemoteProtocolError, SandboxError
+from trio_sandbox.errors import (
+    ClientLimitError,
+    ExecFailedError,
+    RemoteProtocolError,
+    SandboxDrainingError,
+    SandboxError,
+    SandboxPausedError,
+)
 from trio_sandbox.relay.admission import Admission
 from trio_sandbox.relay.bridge import Bridge
 from trio_sandbox.relay.budget import Grant
@@ -52,7 +59,7 @@ LAST_WORDS_TIMEOUT = 1.0
 PINGS_LIMIT = 64
 """Unanswered pings of one client."""
 MAX_WAIT = 86_400.0
-ESHUTDOWN = 108
+EAGAIN, ESHUTDOWN = 11, 108
 
 
 class Transport(Protocol):
@@ -255,6 +262,12 @@ class ClientConnection:
             self._begin(event.session, request)
         except ExecFailedError as error:
             self.mux.send_message(Failed(error.kind, error.errno, str(error)), event.session)
+            self.wake_writer()
+        except SandboxDrainingError as error:
+            self.mux.send_message(Failed("draining", ESHUTDOWN, str(error)), event.session)
+            self.wake_writer()
+        except SandboxPausedError as error:
+            self.mux.send_message(Failed("paused", EAGAIN, str(error)), event.session)
             self.wake_writer()
         except SandboxError as error:
             self.mux.send_message(Failed("other", ESHUTDOWN, str(error)), event.session)

@@ -21,7 +21,7 @@ import trio
 from trio_sandbox.errors import RemoteProtocolError, UnsupportedError
 from trio_sandbox.relay.events import DataReceived, Event, MessageReceived, Opener, PingReceived
 from trio_sandbox.relay.frames import FrameType, Role
-from trio_sandbox.relay.messages import Detached, ErrorReport, Message
+from trio_sandbox.relay.messages import Detached, ErrorReport, Exec, Fs, Message, Subscribe
 from trio_sandbox.relay.mux import Mux
 from trio_sandbox.relay.session import SessionBuffer, SessionEvent
 from trio_sandbox.relay.states import FINAL, SideState
@@ -34,6 +34,10 @@ CONTROL_LIMIT = 262_144
 """Bytes of control frames that may wait for the agent before clients are made to wait. One frame may exceed it."""
 FORGIVEN = frozenset({"unknown_session", "no_stdin", "stdin_ended", "out_of_memory"})
 """Refusals of the agent that concern one session alone: what a client asked for, not what this side got wrong."""
+
+
+WORK = (Exec, Fs)
+"""The requests whose sessions count as work."""
 
 
 class LinkLost(Exception):
@@ -69,6 +73,10 @@ class AgentLink:
         """Times that something was read, for whoever wants to know that the reader has kept up."""
         self.pongs = 0
         """Answers to pings that have come, in time or not."""
+        self.working: set[int] = set()
+        """Programs and file operations under way, whoever's they are: what a drain waits for, and what is not idle."""
+        self.on_activity: Callable[[], None] = lambda: None
+        """Called when a session begins, and when one of `working` ends."""
         self.lost = trio.Event()
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -124,10 +132,16 @@ class AgentLink:
                 return
             if event.type in FINAL:
                 self._sinks.pop(event.session, None)
+                self._ended(event.session)
         if sink is not None:
             sink.take(event)
         elif isinstance(event, DataReceived):  # its owner has gone: keep the credit flowing until it ends
             self.acknowledge(event.session, len(event.data))
+
+    def _ended(self, session: int) -> None:
+        if session in self.working:
+            self.working.discard(session)
+            self.on_activity()
 
     def _refused(self, report: ErrorReport, sink: Sink | None) -> None:
         if report.code not in FORGIVEN:
@@ -217,6 +231,10 @@ class AgentLink:
         number = next(self._ids)
         self.mux.open_session(number, request, slot)
         self._sinks[number] = make(number)
+        if isinstance(request, WORK):
+            self.working.add(number)
+        if not isinstance(request, Subscribe):
+            self.on_activity()
         self.wake_writer()
         return number
 

@@ -1,0 +1,313 @@
+"""A sandbox from within: what its handle, its clients and `serve_sandbox` ask of it.
+
+Owns: the relay. Everything here is called on the sandbox's own Trio loop.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import attrs
+import trio
+
+from trio_sandbox.config import DEFAULT_PATH, SandboxConfig
+from trio_sandbox.errors import (
+    RemoteProtocolError,
+    SandboxCrashedError,
+    SandboxDrainingError,
+    SandboxError,
+    SandboxNotRunningError,
+    SandboxPausedError,
+    UnsupportedError,
+)
+from trio_sandbox.image.rootfs import ImageConfig
+from trio_sandbox.life import Life
+from trio_sandbox.lifecycle import CRASHES, End, EndReason, Lifecycle, State, end_of_machine
+from trio_sandbox.relay.events import Opener
+from trio_sandbox.relay.frames import PROTOCOL_VERSION
+from trio_sandbox.relay.link import AgentLink, LinkLost, Session
+from trio_sandbox.relay.messages import Answer, Ended, Request, SessionInfo, Shutdown, Welcome
+from trio_sandbox.relay.relay import Listener, Relay
+from trio_sandbox.relay.unix_listener import UnixListener
+from trio_sandbox.vm.supervise import POWER_OFF_TIMEOUT, Machine
+
+FORCED = frozenset({EndReason.KILLED, EndReason.CANCELLED})
+"""The ends that do not wait for the guest."""
+
+
+@attrs.define(eq=False)
+class Runtime:
+    """A sandbox from within: what `serve_sandbox` reports when it is ready, and what its handle works on."""
+
+    config: SandboxConfig
+    lifecycle: Lifecycle = attrs.Factory(Lifecycle)
+    image: ImageConfig | None = None
+    machine: Machine | None = None
+    link: AgentLink | None = None
+    timings: dict[str, float] = attrs.Factory(dict)
+    """Seconds since the request at which each stage was reached."""
+    life: Life | None = None
+    """From ready on."""
+    end: End | None = None
+    crash: SandboxCrashedError | None = None
+    relay: Relay = attrs.field(init=False)
+    ended: trio.Event = attrs.Factory(trio.Event)
+
+    def __attrs_post_init__(self) -> None:
+        self.relay = Relay(self, _listeners(self.config))
+
+    # -- what the handle calls (`client.transport.SandboxControl`)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where other clients find the relay."""
+        return tuple(listener.address for listener in self.relay.listeners)
+
+    @property
+    def token(self) -> str | None:
+        """What WebSocket clients must bring."""
+        tokens = (getattr(listener, "token", None) for listener in self.relay.listeners)
+        return next((token for token in tokens if token is not None), None)
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def shell(self) -> str:
+        return self.config.shell
+
+    @property
+    def console(self) -> str:
+        """The end of the guest's console."""
+        return self.machine.console.tail() if self.machine is not None else ""
+
+    @property
+    def base_env(self) -> dict[str, str]:
+        """The environment of every program: a PATH, the image's variables, then the sandbox's."""
+        image = self.image.env if self.image else ()
+        return {"PATH": DEFAULT_PATH, **dict(word.split("=", 1) for word in image if "=" in word), **self.config.env}
+
+    @property
+    def default_workdir(self) -> str:
+        return self.config.workdir or (self.image and self.image.working_dir) or "/"
+
+    @property
+    def default_user(self) -> str:
+        return self.config.user or (self.image and self.image.user) or ""
+
+    def check_open(self) -> None:
+        """Raise SandboxPausedError, SandboxDrainingError, SandboxNotRunningError or SandboxCrashedError where no
+        session may begin.
+        """
+        if self.link is None or self.life is None or self.end is not None or self.life.asked is not None:
+            raise self.failure()
+        if self.life.draining:
+            raise SandboxDrainingError(self.config.name)
+        if self.life.paused:
+            raise SandboxPausedError(self.config.name)
+        if not self.link.accepting:
+            raise self.failure()
+
+    def open_session(self, request: Opener) -> Session:
+        """Begin a session on this process's own channel. Raises SandboxNotRunningError, SandboxCrashedError, and
+        ExecFailedError for a request over 1 MiB or one session too many.
+        """
+        return self.relay.open_session(request)
+
+    async def ping(self) -> None:
+        """Return when the agent has answered. Raises SandboxNotRunningError or SandboxCrashedError."""
+        self.check_open()
+        assert self.link is not None
+        try:
+            await self.link.ping()
+        except LinkLost:
+            raise self.failure() from None
+
+    async def sessions(self) -> tuple[SessionInfo, ...]:
+        """The sessions that survive their clients."""
+        await trio.lowlevel.checkpoint()
+        self.check_open()
+        return self.relay.survivors.infos
+
+    async def stop(self, timeout: float) -> None:
+        """Ask for a power-off with a grace of `timeout` seconds, or for a kill with 0, and wait for the end."""
+        if timeout == 0:
+            await self.kill()
+            return
+        if self.life is not None:
+            self.life.end(EndReason.REQUESTED, timeout)
+        await self.ended.wait()
+
+    async def kill(self) -> None:
+        """End the VMM now and wait for it."""
+        if self.life is not None:
+            self.life.end(EndReason.KILLED)
+        if self.machine is not None:
+            self.machine.kill()
+        await self.ended.wait()
+
+    async def drain(self, timeout: float | None) -> None:
+        """Take no new sessions from now on; stop when the open ones have ended, or after `timeout` seconds."""
+        await trio.lowlevel.checkpoint()
+        self._living().drain(EndReason.DRAINED, timeout)
+
+    async def pause(self) -> None:
+        """Return when the machine stands still. Raises SandboxDrainingError, SandboxNotRunningError."""
+        await self._living().pause()
+        self._living()
+
+    async def resume(self) -> None:
+        """Return when the machine runs. Raises SandboxNotRunningError."""
+        await self._living().resume()
+        self._living()
+
+    async def touch(self) -> None:
+        """Count this moment as activity, for the idle timeout."""
+        await trio.lowlevel.checkpoint()
+        self._living().touch()
+
+    def _living(self) -> Life:
+        if self.life is None or self.end is not None or self.life.over:
+            raise self.failure()
+        return self.life
+
+    async def release(self) -> None:
+        """Raises UnsupportedError: the sandbox ends with its block."""
+        raise UnsupportedError("letting go of a sandbox of open_sandbox", "it ends with its block")
+
+    async def wait(self) -> End:
+        """Wait for the machine's end."""
+        await self.ended.wait()
+        assert self.end is not None
+        return self.end
+
+    # -- what serve_sandbox calls
+
+    def begin(self, machine: Machine, link: AgentLink) -> Life:
+        """The agent is ready."""
+        self.machine, self.link = machine, link
+        self.life = Life(self.config, self.lifecycle, machine, link)
+        self.relay.begin(link)
+        return self.life
+
+    async def power_off(self) -> None:
+        """Ask the agent for a power-off and wait for it, for as long as was granted. Cancellation: the machine is
+        killed.
+        """
+        life = self.life
+        assert life is not None
+        if life.machine.exited.is_set() or life.asked is None or life.asked in FORCED:
+            return
+        with trio.move_on_after(life.stop_timeout) as grace:
+            if life.link.accepting:  # else the guest powers off already, by itself
+                life.link.send(Shutdown(int(life.stop_timeout * 500)))
+            await life.machine.exited.wait()
+        if grace.cancelled_caught and life.asked not in FORCED:
+            life.machine.grace = POWER_OFF_TIMEOUT
+
+    def finish(self, error: BaseException | None) -> None:
+        """The machine is gone: find out why, and tell everyone who waits."""
+        self.end = self._find_end(error)
+        self.lifecycle.end(self.end)
+        if self.end.reason in CRASHES:
+            self.crash = SandboxCrashedError(self.config.name, self.end.reason, self.end.console_tail)
+        if self.link is not None:
+            self.link.fail(self.failure)
+        self.relay.end(self.ended_message())
+        self.ended.set()
+
+    def _find_end(self, error: BaseException | None) -> End:
+        exit_ = self.machine.exit if self.machine is not None else None
+        tail = exit_.console_tail if exit_ is not None else ""
+        if isinstance(error, RemoteProtocolError):
+            return End(EndReason.AGENT_LOST, 1, tail)
+        if State.RUNNING not in self.lifecycle.history:
+            return End(EndReason.CANCELLED if isinstance(error, trio.Cancelled) else EndReason.BOOT_FAILED, 1, tail)
+        asked = self.life.asked if self.life is not None else None
+        asked = asked or (EndReason.CANCELLED if isinstance(error, trio.Cancelled) else None)
+        if exit_ is None:
+            return End(asked or EndReason.VMM_EXITED, -9, tail)
+        lost = self.life is not None and self.life.agent_was_lost
+        if asked is None and exit_.returncode == -signal.SIGKILL and lost:
+            return End(EndReason.AGENT_LOST, 1, tail)  # it was our own ladder that ended a VMM without an agent
+        return end_of_machine(exit_.shutdown_reason, exit_.returncode, tail, asked)
+
+    def failure(self) -> SandboxError:
+        """What an operation raises now that the machine has ended or is ending."""
+        if self.crash is None:
+            return SandboxNotRunningError(self.config.name)
+        error = SandboxCrashedError(self.config.name, self.crash.reason, self.crash.console_tail)
+        error.__cause__ = self.crash  # so that the block's error and the sandbox's are known for one
+        return error
+
+    # -- what the relay asks (`relay.relay.SandboxFacts`)
+
+    def welcome(self, slot: int, limit: int, used: int) -> Welcome:
+        """What a new client is told."""
+        return Welcome(
+            version=PROTOCOL_VERSION,
+            name=self.config.name,
+            slot=slot,
+            limit=limit,
+            used=used,
+            env=self.base_env,
+            workdir=self.default_workdir,
+            user=self.default_user,
+            shell=self.config.shell,
+        )
+
+    async def answer(self, request: Request) -> Answer:
+        """Do what a control connection asks; "stop" and "kill" answer when the machine is gone."""
+        try:
+            return await self._answer(request)
+        except SandboxError as error:
+            return Answer(error=type(error).__name__, message=str(error))
+
+    async def _answer(self, request: Request) -> Answer:
+        match request.op:
+            case "stop":
+                await self.stop(max(0, request.timeout_ms) / 1000)
+            case "kill":
+                await self.kill()
+            case "drain":
+                await self.drain(request.timeout_ms / 1000 if request.timeout_ms > 0 else None)
+            case "pause":
+                await self.pause()
+            case "resume":
+                await self.resume()
+            case "touch":
+                await self.touch()
+            case "status" | "sessions":
+                pass
+            case other:
+                return Answer(error="unsupported", message=f"there is no control operation {other!r}")
+        ended = self.ended_message()
+        return Answer(
+            state=ended.state,
+            reason=ended.reason,
+            exit_code=ended.exit_code,
+            console_tail=ended.console_tail,
+            clients=self.relay.admission.clients.used,
+            sessions=self.relay.survivors.infos if self.link is not None else (),
+        )
+
+    def ended_message(self) -> Ended:
+        """How it ended; before that, with the state that it is in and no reason."""
+        if self.end is None:
+            return Ended(self.lifecycle.state, "", 0, "")
+        return Ended(self.lifecycle.state, self.end.reason, self.end.exit_code, self.end.console_tail)
+
+
+def _listeners(config: SandboxConfig) -> tuple[Listener, ...]:
+    listeners: list[Listener] = []
+    if config.listen is not None:
+        listeners.append(UnixListener(Path(os.path.abspath(config.listen))))
+    if (asked := config.websocket) is not None:
+        from trio_sandbox.relay.websocket_listener import WebSocketListener  # 60 ms that only its users pay
+
+        given = {} if asked.token is None else {"token": asked.token}
+        listeners.append(WebSocketListener(asked.host, asked.port, **given))
+    return tuple(listeners)
