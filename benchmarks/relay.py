@@ -11,7 +11,7 @@ import time
 from benchmarks.crowd_client import timed_ping
 from benchmarks.figures import Figure, Limit, Samples
 from benchmarks.second_port import MIB, BarePort, opened
-from trio_sandbox.client.program import ExecEventType
+from trio_sandbox.client.outcome import ExecEventType
 from trio_sandbox.client.sandbox import Sandbox
 from trio_sandbox.home import Home
 

@@ -19,7 +19,8 @@ import attrs
 
 from benchmarks import bare
 from trio_sandbox.client.options import Stdin
-from trio_sandbox.client.program import ExecEventType, ExecHandle
+from trio_sandbox.client.outcome import ExecEventType
+from trio_sandbox.client.program import ExecHandle
 from trio_sandbox.client.sandbox import Sandbox
 from trio_sandbox.config import SandboxConfig
 from trio_sandbox.home import Home

@@ -166,6 +166,18 @@ class ScriptedControl:
     async def sessions(self) -> tuple[SessionInfo, ...]:
         raise NotImplementedError
 
+    async def drain(self, timeout: float | None) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    async def pause(self) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    async def resume(self) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    async def touch(self) -> None:
+        await anyio.lowlevel.checkpoint()
+
     async def stop(self, timeout: float) -> None:
         raise NotImplementedError
 
