@@ -31,9 +31,10 @@ async def mix(sandbox: Sandbox, number: int, pings: list[float]) -> None:
         ("true", [], None),
         ("tee", [path], bytes(8192)),
         ("cat", [path], None),
+        ("tty", [], None),
     )
     for command, words, stdin in steps:
-        output = await sandbox.exec(command, words, stdin=stdin)
+        output = await sandbox.exec(command, words, stdin=stdin, tty=command == "tty")
         assert output.success, output
         pings.append(await timed_ping(sandbox))
 
