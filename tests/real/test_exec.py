@@ -18,7 +18,6 @@ from trio_sandbox import (
     Sandbox,
     SandboxNotRunningError,
     Stdin,
-    UnsupportedError,
     open_sandbox,
 )
 from trio_sandbox.relay.credit import WINDOW
@@ -162,7 +161,7 @@ async def wrong_arguments(sandbox: Any) -> None:
         (lambda: sandbox.exec("true", timeout=-1), ValueError),
         (lambda: sandbox.exec("true", stdin=5), TypeError),
         (lambda: sandbox.exec("true", cwd="relative"), ValueError),
-        (lambda: sandbox.exec("true", tty=True), UnsupportedError),
+        (lambda: sandbox.exec("true", tty="yes"), TypeError),
     )
     for call, error in calls:
         with pytest.raises(error):
