@@ -55,10 +55,6 @@ class ScriptedSession:
         self.over = event.type in FINAL
         return event
 
-    async def flush(self) -> None:
-        self.calls.append("flush")
-        await anyio.lowlevel.checkpoint()
-
     def kill(self) -> None:
         self.calls.append("kill")
         if self.obedient:
@@ -73,7 +69,11 @@ class ScriptedControl:
 
     def __init__(self, *sessions: ScriptedSession) -> None:
         self.sessions = deque(sessions)
-        self.requests: list[Opener] = []
+        self.requests: list[Opener | str] = []
+
+    async def ping(self) -> None:
+        self.requests.append("ping")
+        await anyio.lowlevel.checkpoint()
 
     def open_session(self, request: Opener) -> ScriptedSession:
         self.requests.append(request)
@@ -142,13 +142,12 @@ async def test_events_in_a_block() -> None:
     session = ScriptedSession(out(b'a 1\n! 2\nb {"x'), out(b'": null}\n'))
     sb, control = sandbox(session)
     async with sb.events() as stream:
-        assert session.calls == ["flush"]
+        assert control.requests == [Subscribe("", True, 65_536), "ping"]
         assert await anext(stream) == Event("a", 1)
         assert stream.dropped == 0
         assert await anext(stream) == Event("b", {"x": None}, dropped=2)
         assert stream.dropped == 2
-    assert control.requests == [Subscribe("", True, 65_536)]
-    assert session.calls == ["flush", "kill", "abandon"]
+    assert session.calls == ["kill", "abandon"]
     assert session.over
     assert [event async for event in stream] == []
 
@@ -188,7 +187,7 @@ async def test_a_guest_that_does_not_end_a_subscription(monkeypatch: pytest.Monk
     sb, _ = sandbox(session)
     async with sb.events():
         pass
-    assert session.calls == ["flush", "kill", "abandon"]
+    assert session.calls == ["kill", "abandon"]
 
 
 @pytest.mark.parametrize("script", [(out(b"a 1\n!\n"),), (CLOSED,), (out(b"a 1\na"), done()), (done(count=-1),)])
@@ -213,7 +212,7 @@ async def test_a_guest_that_refuses(end: MessageReceived) -> None:
         with pytest.raises(ExecFailedError):
             await anext(stream)
         assert [event async for event in stream] == []
-    assert session.calls == ["flush"]
+    assert session.calls == []
 
 
 async def test_a_machine_that_is_gone() -> None:
@@ -248,7 +247,7 @@ async def test_a_cancel_while_the_block_is_entered_leaves_no_session() -> None:
         scope.cancel()
         async with sb.events():
             raise AssertionError("the block is not entered")
-    assert session.calls == ["flush", "abandon"]
+    assert session.calls == ["abandon"]
 
 
 async def test_many_events_in_one_piece_let_others_run() -> None:

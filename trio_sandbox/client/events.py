@@ -55,9 +55,9 @@ def subscribe_request(name: str | None, overflow: Overflow, buffer_bytes: int) -
 class EventStream:
     """A subscription: an async iterator of Event, and an async context manager that ends it. From `Sandbox.events`.
 
-    It begins when its block is entered, or else when the first event is asked for: events that are emitted from then on
-    are delivered or counted, and so are those of every program that is started afterwards. It ends with its block or
-    with `aclose`; without either, when the sandbox ends, and costs one of the client's 64 sessions until then.
+    With `async with` it has begun when the block is entered, otherwise it begins when the first event is asked for:
+    what is emitted from then on is delivered or counted. It ends with its block or with `aclose`; without either, when
+    the sandbox ends, and costs one of the client's 64 sessions until then.
     Iteration also ends when the guest ends the subscription, as it does when the sandbox stops. Not for two tasks at
     once.
     """
@@ -126,10 +126,10 @@ class EventStream:
         await end_session(self._session)
 
     async def __aenter__(self) -> EventStream:
-        """Begin. Raises as asking for an event does."""
+        """Begin, and wait until the agent knows. Raises as asking for an event does."""
         session = self._begun()
         try:
-            await session.flush()
+            await self._control.ping()  # it goes behind the request, all the way
         except BaseException:
             self._let_go(session)
             raise
