@@ -22,13 +22,15 @@ from trio_sandbox.errors import (
     ConnectionLostError,
     RemoteProtocolError,
     SandboxCrashedError,
+    SandboxDrainingError,
     SandboxError,
     SandboxNotRunningError,
+    SandboxPausedError,
 )
 from trio_sandbox.lifecycle import State
 from trio_sandbox.relay.events import DataReceived, Event, MessageReceived, Opener, PingReceived
 from trio_sandbox.relay.frames import PROTOCOL_VERSION, FrameType, Role
-from trio_sandbox.relay.messages import Busy, Ended, Join, Message, Welcome
+from trio_sandbox.relay.messages import Busy, Ended, Failed, Join, Message, Welcome
 from trio_sandbox.relay.mux import Mux
 from trio_sandbox.relay.session import SessionBuffer
 from trio_sandbox.relay.states import FINAL, SideState
@@ -36,6 +38,10 @@ from trio_sandbox.relay.states import FINAL, SideState
 READ_SIZE = 131_072
 SEND_TIMEOUT = 5.0
 """Seconds that the relay has to take what we have begun to send."""
+
+
+REFUSALS = {"draining": SandboxDrainingError, "paused": SandboxPausedError}
+"""The kinds of FAILED that are about the sandbox, not about the session."""
 
 
 class Connection:
@@ -132,11 +138,15 @@ class Connection:
 
     def _over(self, ended: Ended) -> None:
         self.ended = ended
-        name = self.welcome.name if self.welcome is not None else self.address
-        crashed = ended.state == State.CRASHED
-        self._fail(
-            SandboxCrashedError(name, ended.reason, ended.console_tail) if crashed else SandboxNotRunningError(name)
-        )
+        if ended.state == State.CRASHED:
+            self._fail(SandboxCrashedError(self.name, ended.reason, ended.console_tail))
+        else:
+            self._fail(SandboxNotRunningError(self.name))
+
+    @property
+    def name(self) -> str:
+        """The sandbox's, or its address before that is known."""
+        return self.welcome.name if self.welcome is not None else self.address
 
     def _fail(self, error: SandboxError) -> None:
         if self._failure is None:
@@ -149,7 +159,7 @@ class Connection:
 
     async def aclose(self) -> None:
         """Close. The relay ends the sessions that do not survive their client."""
-        self._fail(SandboxNotRunningError(self.welcome.name if self.welcome is not None else self.address))
+        self._fail(SandboxNotRunningError(self.name))
         await self._stream.aclose()
         for follower in self._followers:
             follower.set()
@@ -212,6 +222,9 @@ class RemoteSession(SessionBuffer):
         await self._connection.wait_until(partial(bool, self._inbox))
         event = self.pop()
         assert event is not None
+        if isinstance(event, MessageReceived) and isinstance(event.message, Failed):
+            if (refusal := REFUSALS.get(event.message.kind)) is not None:
+                raise refusal(self._connection.name)
         return event
 
     async def send_stdin(self, data: bytes) -> None:
