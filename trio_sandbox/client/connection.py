@@ -223,9 +223,12 @@ class RemoteSession(SessionBuffer):
         event = self.pop()
         assert event is not None
         if isinstance(event, MessageReceived) and isinstance(event.message, Failed):
-            if (refusal := REFUSALS.get(event.message.kind)) is not None:
-                raise refusal(self._connection.name)
+            self._raise_refusal(event.message)
         return event
+
+    def _raise_refusal(self, failed: Failed) -> None:
+        if (refusal := REFUSALS.get(failed.kind)) is not None:
+            raise refusal(self._connection.name)
 
     async def send_stdin(self, data: bytes) -> None:
         """Send bytes, waiting for credit. Raises BrokenPipeError when the program takes no more, and why the
