@@ -8,12 +8,6 @@ static void refuse(struct agent *agent, struct session *session)
     session_fail(agent, session, "other", ENOSYS, "this agent does not do that");
 }
 
-void fs_start(struct agent *agent, struct session *session, const uint8_t *body, size_t length)
-{
-    (void)body, (void)length;
-    refuse(agent, session);
-}
-
 void events_emit(struct agent *agent, struct session *session, const uint8_t *body, size_t length)
 {
     (void)body, (void)length;

@@ -162,6 +162,38 @@ bool user_resolve(const char *spec, struct user *user)
     return true;
 }
 
+bool owner_resolve(const char *spec, uid_t *uid, gid_t *gid)
+{
+    char wanted[256], name[256];
+    struct user user = {0};
+    const char *colon = strchr(spec, ':');
+    size_t length = colon ? (size_t)(colon - spec) : strlen(spec);
+    *uid = (uid_t)-1;
+    *gid = (gid_t)-1;
+    if (length >= sizeof wanted || (length == 0 && !colon) || (colon && !colon[1])) {
+        errno = EINVAL;
+        return false;
+    }
+    memcpy(wanted, spec, length);
+    wanted[length] = '\0';
+    char *passwd = read_database("/etc/passwd");
+    char *group = passwd ? read_database("/etc/group") : NULL;
+    if (!group)
+        return false;
+    if (length) {
+        if (!find_user(passwd, wanted, &user, name, sizeof name) && !parse_id(wanted, &user.uid)) {
+            errno = ENOENT;
+            return false;
+        }
+        *uid = user.uid;
+    }
+    if (colon && !find_group(group, colon + 1, gid)) {
+        errno = ENOENT;
+        return false;
+    }
+    return true;
+}
+
 bool user_become(const struct user *user)
 {
     return setgroups(user->group_count, user->groups) == 0 && setresgid(user->gid, user->gid, user->gid) == 0 &&

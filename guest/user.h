@@ -19,6 +19,10 @@ struct user {
 // is, with group 0 if none is given. False: errno, which is ENOENT for a name that is not listed.
 bool user_resolve(const char *spec, struct user *user);
 
+// Resolves "user", "user:group" or ":group", names or numbers, for chown(2): (uid_t)-1 and (gid_t)-1 where nothing is
+// asked. False: errno, as above.
+bool owner_resolve(const char *spec, uid_t *uid, gid_t *gid);
+
 // Makes the calling process this user, for good. False: errno.
 bool user_become(const struct user *user);
 

@@ -23,6 +23,7 @@ enum {
     SERIAL_MAX = 20,        // bytes: VIRTIO_BLK_ID_BYTES
     SESSIONS_MAX = 1088,    // open at once: 16 clients with 64 each, and 64 that survive theirs
     PATH_BYTES_MAX = 4096,  // of a path in FS, its NUL not counted
+    OWNER_BYTES_MAX = 512,  // of user and owner in FS
     EVENT_NAME_MAX = 128,   // bytes
     EVENT_MAX = 64 * 1024,  // bytes of an event's payload
     WARM_MAX = 64,          // patterns in CONFIGURE
