@@ -66,9 +66,9 @@ TREES = nodes(
 )
 
 
-def picture(root: bytes) -> dict[bytes, object]:
+def picture(root: bytes) -> dict[bytes, tuple[int, int, object]]:
     """All of a tree that travels."""
-    found: dict[bytes, object] = {}
+    found: dict[bytes, tuple[int, int, object]] = {}
 
     def look(path: bytes) -> None:
         status = os.lstat(path)
