@@ -1,0 +1,54 @@
+"""What the store knows of a sandbox, and of each time that it ran. Plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from trio_sandbox.lifecycle import State
+from trio_sandbox.state.owner import Owner
+
+LIVE = frozenset({State.CREATING, State.RUNNING, State.PAUSED, State.DRAINING, State.STOPPING})
+"""States of a sandbox that somebody owns."""
+
+
+@attrs.frozen
+class SandboxRow:
+    """One sandbox. Times in nanoseconds since the epoch.
+
+    config: its configuration as JSON. chain_id: the layers that it stands on, whatever its image's tag means by now.
+    ephemeral: it goes with its end. detached: it outlives its creator. owner: the process that runs it, None for one
+    that does not run. socket: where its relay listens.
+    """
+
+    name: str
+    config: str
+    state: State
+    created_ns: int
+    updated_ns: int
+    ephemeral: bool = False
+    detached: bool = False
+    chain_id: str = ""
+    owner: Owner | None = None
+    socket: str = ""
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it claims to be running; `Owner.is_alive` tells whether that is so."""
+        return self.state in LIVE
+
+
+@attrs.frozen
+class RunRow:
+    """One time that a sandbox ran. `ended_ns` 0, `reason` "": it still does."""
+
+    number: int
+    name: str
+    started_ns: int
+    ended_ns: int = 0
+    state: str = ""
+    reason: str = ""
+    exit_code: int = 0
+    console_tail: str = attrs.field(default="", repr=False)
