@@ -4,19 +4,28 @@ raised.
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from trio_sandbox.errors import LocalProtocolError, RemoteProtocolError
 from trio_sandbox.relay.credit import WINDOW
 from trio_sandbox.relay.events import DataReceived, Event, MessageReceived, WindowOpened
-from trio_sandbox.relay.frames import MAX_BODY, Frame, FrameType, Role, encode
-from trio_sandbox.relay.messages import Exec, Exited, Failed, Hello, Ready, Shutdown, Signal, Started, encode_body
+from trio_sandbox.relay.frames import HEADER, MAX_BODY, Flag, Frame, FrameType, Role, encode
+from trio_sandbox.relay.messages import (
+    Exec,
+    Exited,
+    Failed,
+    Hello,
+    Ready,
+    Shutdown,
+    Signal,
+    Started,
+    StdinClosed,
+    encode_body,
+)
 from trio_sandbox.relay.mux import Mux
+from trio_sandbox.relay.outgoing import JOINED_SIZE
 from trio_sandbox.relay.states import SideState
 
 EXITED = Exited(0, 0, False, False, False, 1, 2, 3)
@@ -202,92 +211,58 @@ def test_garbled_bytes_raise_nothing_but_remote_protocol_error(garbage: bytes, p
         assert pair.host.state is SideState.ERROR
 
 
-class Sessions(RuleBasedStateMachine):
-    """Any script of calls and deliveries: per session and stream, bytes out are a prefix of bytes in, and all of them
-    at the end.
-    """
-
-    sessions = Bundle("sessions")
-
-    @initialize()
-    def begin(self) -> None:
-        self.pair = Pair()
-        self.next_id = 0
-        self.sent: dict[tuple[int, FrameType], bytearray] = defaultdict(bytearray)
-        self.got: dict[tuple[int, FrameType], bytearray] = defaultdict(bytearray)
-        self.unacknowledged: dict[tuple[Role, int], int] = defaultdict(int)
-        self.running: set[int] = set()
-        self.closed: set[int] = set()
-
-    @rule(target=sessions, gap=st.integers(1, 3))
-    def open(self, gap: int) -> int:
-        self.next_id += gap
-        self.pair.host.open_session(self.next_id, REQUEST)
-        return self.next_id
-
-    def take(self, role: Role, events: list[Event]) -> None:
-        for event in events:
-            if isinstance(event, DataReceived):
-                assert event.session not in self.closed
-                self.got[event.session, event.type] += event.data
-                self.unacknowledged[role, event.session] += len(event.data)
-            elif isinstance(event, MessageReceived) and event.type is FrameType.EXEC:
-                self.pair.guest.send_message(Started(1), event.session)
-            elif isinstance(event, MessageReceived) and event.type is FrameType.STARTED:
-                self.running.add(event.session)
-            elif isinstance(event, MessageReceived) and event.type is FrameType.EXITED:
-                self.closed.add(event.session)
-
-    @rule(role=st.sampled_from(HOPS), size=st.integers(1, 200_000))
-    def deliver(self, role: Role, size: int) -> None:
-        self.take(role, self.pair.deliver(role, size))
-
-    @rule(session=sessions, role=st.sampled_from(HOPS), size=st.integers(0, 100_000), stream=st.booleans())
-    def send(self, session: int, role: Role, size: int, stream: bool) -> None:
-        mux = self.pair.mux(role)
-        kind = FrameType.STDIN if role is Role.HOST else FrameType.STDOUT if stream else FrameType.STDERR
-        data = bytes([session % 251]) * size
-        room = mux.sendable(session)
-        try:
-            mux.send_data(kind, session, data)
-        except LocalProtocolError:
-            assert size > room or not mux.is_open(session) or session not in self.running
-        else:
-            self.sent[session, kind] += data
-
-    @rule(session=sessions, role=st.sampled_from(HOPS), part=st.floats(0, 1))
-    def acknowledge(self, session: int, role: Role, part: float) -> None:
-        size = int(self.unacknowledged[role, session] * part)
-        self.pair.mux(role).acknowledge(session, size)
-        self.unacknowledged[role, session] -= size
-
-    @rule(session=consumes(sessions))
-    def exit(self, session: int) -> None:
-        if self.pair.guest.is_open(session) and session in self.running:
-            self.pair.guest.send_message(EXITED, session)
-
-    @invariant()
-    def prefixes(self) -> None:
-        for key, data in getattr(self, "got", {}).items():
-            assert self.sent[key].startswith(data)
-
-    @invariant()
-    def credit_is_never_negative(self) -> None:
-        for session in range(1, getattr(self, "next_id", 0) + 1):
-            for role in HOPS:
-                assert 0 <= self.pair.mux(role).sendable(session) <= WINDOW
-
-    def teardown(self) -> None:
-        if not hasattr(self, "pair"):
-            return
-        for _ in range(3):
-            for role in HOPS:
-                while events := self.pair.deliver(role, 1 << 22):
-                    self.take(role, events)
-        for (session, kind), data in self.sent.items():
-            if kind is not FrameType.STDIN or session not in self.closed:
-                assert self.got[session, kind] == data
+def test_bulk_without_bytes_says_nothing() -> None:
+    """It costs no credit, so a peer could make whoever is slow hold any number of it."""
+    pair = started(Pair())
+    assert pair.host.receive_data_untrusted(encode(Frame(FrameType.STDOUT, 1), Role.GUEST)) == []
+    pair.guest.send_data(FrameType.STDOUT, 1, b"")
+    assert not pair.guest.has_to_send
 
 
-TestSessions = Sessions.TestCase
-TestSessions.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+def test_what_comes_once_is_refused_the_second_time() -> None:
+    pair = started(Pair())
+    closed = encode(Frame(FrameType.STDIN_CLOSED, 1, encode_body(StdinClosed(32))), Role.GUEST)
+    pair.host.receive_data_untrusted(closed)
+    with pytest.raises(RemoteProtocolError, match="STDIN_CLOSED twice"):
+        pair.host.receive_data_untrusted(closed)
+
+
+def test_one_request_at_a_time_may_come_in_parts() -> None:
+    pair = Pair()
+    parts = [encode(Frame(FrameType.EXEC, session, b"x", Flag.MORE), Role.HOST) for session in (1, 2)]
+    assert pair.guest.receive_data_untrusted(parts[0]) == []
+    with pytest.raises(RemoteProtocolError, match="before that of session 1 was whole"):
+        pair.guest.receive_data_untrusted(parts[1])
+
+
+def test_bytes_sent_one_by_one_wait_together() -> None:
+    pair = started(Pair())
+    for _ in range(2 * JOINED_SIZE):
+        pair.guest.send_data(FrameType.STDOUT, 1, b"x")
+    frames = pair.guest.frames_to_send(1 << 20)
+    assert [len(frame) for frame in frames] == [HEADER.size + JOINED_SIZE] * 2
+
+
+def test_credit_that_waits_is_one_frame_for_each_session() -> None:
+    pair = started(started(Pair(), 1), 2)
+    for session in (1, 2):
+        pair.guest.send_data(FrameType.STDOUT, session, bytes(1000))
+    pair.settle()
+    for session in (1, 2) * 100:
+        pair.host.acknowledge(session, 5, at_once=True)
+    assert pair.host.control_size == 2 * (HEADER.size + 4)
+    assert [event for event in pair.settle() if isinstance(event, WindowOpened)] == [
+        WindowOpened(1, 500),
+        WindowOpened(2, 500),
+    ]
+    assert pair.host.control_size == 0
+
+
+def test_credit_of_a_session_that_ended_is_not_sent() -> None:
+    pair = started(Pair())
+    pair.host.send_data(FrameType.STDIN, 1, b"12345")
+    pair.settle()
+    pair.guest.acknowledge(1, 5, at_once=True)
+    pair.guest.send_message(EXITED, 1)
+    assert [event.type for event in pair.settle() if isinstance(event, MessageReceived)] == [FrameType.EXITED]
+    assert pair.guest.control_size == 0 and not pair.guest.has_to_send

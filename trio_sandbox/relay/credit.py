@@ -69,7 +69,7 @@ class ReceiveWindow:
 
         at_once: do not wait for a lot to come together, because the consumer is the next hop and has waited already.
         """
-        if size > self.buffered:
+        if not 0 <= size <= self.buffered:
             raise LocalProtocolError(f"consuming {size} bytes of {self.buffered}")
         self.buffered -= size
         self.consumed += size

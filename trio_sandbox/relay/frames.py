@@ -19,6 +19,7 @@ MAX_BODY = 65_536
 """Bytes of body in one frame: large enough that the header costs nothing, small enough that control is never far
 behind.
 """
+MAX_SESSION = (1 << 32) - 1
 PROTOCOL_VERSION = 1
 
 

@@ -11,9 +11,6 @@ window (credit.py).
 
 from __future__ import annotations
 
-import struct
-from collections import deque
-
 import attrs
 
 from trio_sandbox.errors import LocalProtocolError, RemoteProtocolError
@@ -21,6 +18,7 @@ from trio_sandbox.relay.credit import WINDOW, ReceiveWindow, SendWindow
 from trio_sandbox.relay.events import DataReceived, Event, MessageReceived, Opener, PingReceived, WindowOpened
 from trio_sandbox.relay.frames import (
     MAX_BODY,
+    MAX_SESSION,
     NO_FLAGS,
     RULES,
     Flag,
@@ -29,7 +27,6 @@ from trio_sandbox.relay.frames import (
     FrameType,
     Role,
     encode,
-    encode_header,
 )
 from trio_sandbox.relay.messages import (
     EMPTY,
@@ -41,6 +38,7 @@ from trio_sandbox.relay.messages import (
     decode_body_untrusted,
     encode_body,
 )
+from trio_sandbox.relay.outgoing import CREDIT, Outgoing
 from trio_sandbox.relay.states import (
     OPENERS,
     SESSION_TRANSITIONS,
@@ -49,8 +47,6 @@ from trio_sandbox.relay.states import (
     SessionState,
     SideState,
 )
-
-_CREDIT = struct.Struct("<I")
 
 
 @attrs.define(eq=False)
@@ -63,7 +59,8 @@ class _Session:
     opener: FrameType = FrameType.EXEC
     complete: bool = False  # the opener has come whole
     parts: bytearray | None = None  # an opener that continues
-    queue: deque[tuple[bytes, memoryview]] = attrs.Factory(deque)  # bulk frames that wait: header and body
+    stdin_closed: bool = False
+    opened: bool = False
 
 
 class Mux:
@@ -78,10 +75,8 @@ class Mux:
         self._reader = FrameReader(role.peer)
         self._sessions: dict[int, _Session] = {}
         self._highest = 0
-        self._control: deque[bytes] = deque()
-        self.control_size = 0
-        """Bytes of control frames that wait to be written: for whoever must stop causing more of them."""
-        self._turns: deque[int] = deque()  # sessions with bulk waiting, in turn
+        self._assembling: int | None = None  # the session whose opener continues
+        self._outgoing = Outgoing(role)
 
     # -- what comes in
 
@@ -151,21 +146,25 @@ class Mux:
             session.receiving.arrive_untrusted(len(frame.body))
             end = frame.flags is not NO_FLAGS and Flag.END in frame.flags
             session.stdin_ended = session.stdin_ended or end
+            if not frame.body and not end:
+                return None  # it costs no credit, so whoever is slow could be made to hold any number of them
             return DataReceived(frame.type, frame.session, frame.body, end)
         if frame.type is FrameType.CREDIT:
-            if len(frame.body) != _CREDIT.size:
+            if len(frame.body) != CREDIT.size:
                 raise RemoteProtocolError(f"CREDIT of {len(frame.body)} bytes")
-            size = _CREDIT.unpack(frame.body)[0]
+            size = CREDIT.unpack(frame.body)[0]
             session.sending.refill_untrusted(size)
             return WindowOpened(frame.session, size)
         if frame.type in OPENERS:
             return self._receive_opener(frame, session)
         message = self._decode(frame)
+        if problem := _repeated(frame.type, session):
+            raise RemoteProtocolError(f"{problem} for session {frame.session}")
+        session.stdin_closed = session.stdin_closed or frame.type is FrameType.STDIN_CLOSED
         if isinstance(message, Opened):
-            if session.receiving.limit:
-                raise RemoteProtocolError(f"OPENED twice for session {frame.session}")
             if not (0 <= message.window <= WINDOW and 0 <= message.stdin_credit <= message.stdin_window <= WINDOW):
                 raise RemoteProtocolError(f"OPENED with windows of {message.window} and {message.stdin_window} bytes")
+            session.opened = True
             session.sending = SendWindow.of(message.stdin_window, message.stdin_credit)
             session.receiving = ReceiveWindow.of(message.window)
         return MessageReceived(frame.type, frame.session, frame.slot, message)
@@ -174,13 +173,16 @@ class Mux:
         begins = session.parts is None
         if frame.type is not session.opener or (begins and session.complete):
             raise RemoteProtocolError(f"{frame.type.name} for session {frame.session}, which is {session.state.value}")
+        if self._assembling not in (None, frame.session):  # so that what is kept of them is bounded
+            raise RemoteProtocolError(f"{frame.type.name} before that of session {self._assembling} was whole")
         parts = session.parts = bytearray() if session.parts is None else session.parts
         parts += frame.body
         if len(parts) > MAX_MESSAGE:
             raise RemoteProtocolError(f"{frame.type.name} of more than {MAX_MESSAGE} bytes")
         if Flag.MORE in frame.flags:
+            self._assembling = frame.session
             return None
-        session.parts = None
+        session.parts = self._assembling = None
         session.complete = True
         message = decode_body_untrusted(frame.type, bytes(parts))
         window, stdin_window = _windows(message)
@@ -199,8 +201,7 @@ class Mux:
 
     def _forget(self, session: int) -> None:
         del self._sessions[session]
-        if session in self._turns:
-            self._turns.remove(session)
+        self._outgoing.forget(session)
 
     # -- what goes out
 
@@ -213,7 +214,7 @@ class Mux:
             raise LocalProtocolError(f"{kind.name}: not for the {self.role.value} to send")
         if self.state is not SideState.OPEN:
             raise LocalProtocolError(f"opening a session in state {self.state.value}")
-        if session <= self._highest:
+        if not self._highest < session <= MAX_SESSION:
             raise LocalProtocolError(f"session {session} is not above {self._highest}")
         body = encode_body(request)
         if len(body) > MAX_MESSAGE:
@@ -227,7 +228,9 @@ class Mux:
             entry.sending, entry.receiving = SendWindow.of(stdin_window), ReceiveWindow.of(window)
         for start in range(0, len(body), MAX_BODY):
             more = Flag.MORE if start + MAX_BODY < len(body) else Flag(0)
-            self._queue_control(Frame(kind, session, body[start : start + MAX_BODY], more, slot))
+            self._outgoing.add_control(
+                encode(Frame(kind, session, body[start : start + MAX_BODY], more, slot), self.role)
+            )
 
     def send_message(self, message: Message, session: int = 0) -> None:
         """Queue a control message of the machine (session 0) or of an open session. Raises LocalProtocolError."""
@@ -237,11 +240,14 @@ class Mux:
         self._send(kind, encode_body(message), session)
         if isinstance(message, Opened):
             entry = self._sessions[session]
+            entry.opened = True
             entry.sending = SendWindow.of(message.window)
             entry.receiving = ReceiveWindow.of(message.stdin_window, message.stdin_credit)
 
     def send_empty(self, kind: FrameType, session: int = 0, slot: int = 0) -> None:
         """Queue a control frame without a body. Raises LocalProtocolError."""
+        if kind not in EMPTY:
+            raise LocalProtocolError(f"{kind.name} has a body")
         self._send(kind, b"", session, slot)
 
     def send_ping(self, kind: FrameType, body: bytes) -> None:
@@ -252,50 +258,47 @@ class Mux:
 
     def _send(self, kind: FrameType, body: bytes, session: int, slot: int = 0) -> None:
         if session:
-            entry = self._session(session)
-            session_step = SESSION_TRANSITIONS.get((entry.state, kind))
-            if session_step is None:
-                raise LocalProtocolError(f"{kind.name} for session {session}, which is {entry.state.value}")
-            if session_step is SessionState.CLOSED:
-                self._flush_bulk(session, entry)
-            self._queue_control(Frame(kind, session, body, slot=entry.slot))
-            entry.state = session_step
-            if session_step is SessionState.CLOSED:
-                self._forget(session)
+            self._send_session(kind, body, session)
             return
         side_step = SIDE_TRANSITIONS.get((self.state, kind))
         if side_step is None:
             raise LocalProtocolError(f"{kind.name} in state {self.state.value}")
-        self._queue_control(Frame(kind, 0, body, slot=slot))
+        self._outgoing.add_control(encode(Frame(kind, 0, body, slot=slot), self.role))
         self.state = side_step
 
-    def _flush_bulk(self, session: int, entry: _Session) -> None:
-        """The last frame of a session comes after its output, so that goes into the control queue first."""
-        while entry.queue:
-            self._queue_raw(b"".join(entry.queue.popleft()))
+    def _send_session(self, kind: FrameType, body: bytes, session: int) -> None:
+        entry = self._session(session)
+        step = SESSION_TRANSITIONS.get((entry.state, kind))
+        if step is None:
+            raise LocalProtocolError(f"{kind.name} for session {session}, which is {entry.state.value}")
+        if problem := _repeated(kind, entry):
+            raise LocalProtocolError(f"{problem} for session {session}")
+        raw = encode(Frame(kind, session, body, slot=entry.slot), self.role)
+        entry.state = step
+        entry.stdin_closed = entry.stdin_closed or kind is FrameType.STDIN_CLOSED
+        if step is SessionState.CLOSED:
+            self._outgoing.add_last(session, raw)
+            self._forget(session)
+        else:
+            self._outgoing.add_control(raw)
 
     def send_data(self, kind: FrameType, session: int, data: bytes | memoryview, *, end: bool = False) -> None:
         """Queue bulk bytes, paid for with credit (see `sendable`); `bytes` are not copied. Raises LocalProtocolError
         without it.
         """
         entry = self._session(session)
-        if (entry.state, kind) not in SESSION_TRANSITIONS or not RULES[kind].bulk:
+        if not RULES[kind].bulk or self.role not in RULES[kind].senders:
+            raise LocalProtocolError(f"{kind.name}: not for the {self.role.value} to send as data")
+        if (entry.state, kind) not in SESSION_TRANSITIONS:
             raise LocalProtocolError(f"{kind.name} for session {session}, which is {entry.state.value}")
         if end and kind is not FrameType.STDIN:
             raise LocalProtocolError(f"{kind.name} ends with its session")
         if kind is FrameType.STDIN and entry.stdin_ended:
             raise LocalProtocolError(f"STDIN after its end in session {session}")
         entry.sending.spend(len(data))
-        if not entry.queue:
-            self._turns.append(session)
-        view = memoryview(data)
-        if not isinstance(view.obj, bytes):  # whoever owns it could change it before it is written
-            view = memoryview(bytes(view))
-        for start in range(0, len(view) or 1, MAX_BODY):
-            body = view[start : start + MAX_BODY]
-            flags = Flag.END if end and start + MAX_BODY >= len(view) else NO_FLAGS
-            entry.queue.append((encode_header(kind, session, len(body), self.role, flags, entry.slot), body))
         entry.stdin_ended = entry.stdin_ended or end
+        if data or end:
+            self._outgoing.add_bulk(kind, session, entry.slot, data, end)
 
     def acknowledge(self, session: int, size: int, *, at_once: bool = False) -> None:
         """The consumer took `size` bytes of DataReceived events; the peer is told in lots, or `at_once`. Fine after the
@@ -303,20 +306,13 @@ class Mux:
         """
         entry = self._sessions.get(session)
         if entry is not None and (granted := entry.receiving.consume(size, at_once=at_once)):
-            self._queue_control(Frame(FrameType.CREDIT, session, _CREDIT.pack(granted), slot=entry.slot))
+            self._outgoing.add_credit(session, entry.slot, granted)
 
     def _session(self, session: int) -> _Session:
         entry = self._sessions.get(session)
-        if entry is None:
+        if entry is None or not entry.complete:
             raise LocalProtocolError(f"session {session} is not open")
         return entry
-
-    def _queue_control(self, frame: Frame) -> None:
-        self._queue_raw(encode(frame, self.role))
-
-    def _queue_raw(self, raw: bytes) -> None:
-        self._control.append(raw)
-        self.control_size += len(raw)
 
     def frames_to_send(self, limit: int = 2 * MAX_BODY) -> list[bytes]:
         """Take about `limit` bytes off the queues, a frame an item, control first; empty when there is nothing to
@@ -324,29 +320,11 @@ class Mux:
 
         What is returned counts as sent: if it cannot be written whole, the stream is lost.
         """
-        frames: list[bytes] = []
-        size = 0
-        while size < limit and (self._control or self._turns):
-            if self._control:
-                frame = self._control.popleft()
-                self.control_size -= len(frame)
-            else:
-                frame = self._next_bulk()
-            frames.append(frame)
-            size += len(frame)
-        return frames
+        return self._outgoing.take(limit)
 
     def data_to_send(self, limit: int = 2 * MAX_BODY) -> bytes:
         """The same as one piece; b"" when there is nothing to write."""
         return b"".join(self.frames_to_send(limit))
-
-    def _next_bulk(self) -> bytes:
-        session = self._turns.popleft()
-        queue = self._sessions[session].queue
-        frame = b"".join(queue.popleft())
-        if queue:
-            self._turns.append(session)
-        return frame
 
     # -- what can be asked
 
@@ -355,19 +333,39 @@ class Mux:
         entry = self._sessions.get(session)
         return entry.sending.credit if entry else 0
 
+    @property
+    def control_size(self) -> int:
+        """Bytes of control frames that wait to be written: for whoever must stop causing more of them."""
+        return self._outgoing.control_size
+
+    def takes_stdin(self, session: int) -> bool:
+        """Whether standard input may still be sent, its end at least."""
+        entry = self._sessions.get(session)
+        return entry is not None and not entry.stdin_ended and entry.sending.limit > 0
+
     def is_open(self, session: int) -> bool:
         """Whether the session may still carry anything."""
-        return session in self._sessions
+        entry = self._sessions.get(session)
+        return entry is not None and entry.complete
 
     @property
     def has_to_send(self) -> bool:
         """Whether anything waits to be written."""
-        return bool(self._control or self._turns)
+        return bool(self._outgoing)
 
     @property
     def open_sessions(self) -> frozenset[int]:
         """The ids of the sessions that have not ended."""
         return frozenset(self._sessions)
+
+
+def _repeated(kind: FrameType, session: _Session) -> str | None:
+    """What comes once, so that nobody can be made to hold any number of it."""
+    if kind is FrameType.OPENED and session.opened:
+        return "OPENED twice"
+    if kind is FrameType.STDIN_CLOSED and session.stdin_closed:
+        return "STDIN_CLOSED twice"
+    return None
 
 
 def _windows(request: object) -> tuple[int, int]:
