@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     from trio_sandbox.client.attach import AttachResult as AttachResult
     from trio_sandbox.client.event_lines import Event as Event
     from trio_sandbox.client.events import EventStream as EventStream
+    from trio_sandbox.client.fs import SandboxFs as SandboxFs
+    from trio_sandbox.client.fs_streams import FsEntryStream as FsEntryStream
+    from trio_sandbox.client.fs_streams import FsReadStream as FsReadStream
+    from trio_sandbox.client.fs_streams import FsWriteSink as FsWriteSink
+    from trio_sandbox.client.fs_types import FsCopied as FsCopied
+    from trio_sandbox.client.fs_types import FsEntry as FsEntry
+    from trio_sandbox.client.fs_types import FsEntryKind as FsEntryKind
+    from trio_sandbox.client.fs_types import FsMetadata as FsMetadata
     from trio_sandbox.client.options import Stdin as Stdin
     from trio_sandbox.client.outcome import ExecEvent as ExecEvent
     from trio_sandbox.client.outcome import ExecEventType as ExecEventType
@@ -48,6 +56,7 @@ if TYPE_CHECKING:
     from trio_sandbox.errors import ConnectionLostError as ConnectionLostError
     from trio_sandbox.errors import ExecFailedError as ExecFailedError
     from trio_sandbox.errors import ExecTimeoutError as ExecTimeoutError
+    from trio_sandbox.errors import FilesystemError as FilesystemError
     from trio_sandbox.errors import HostNotReadyError as HostNotReadyError
     from trio_sandbox.errors import ImageError as ImageError
     from trio_sandbox.errors import ImageInUseError as ImageInUseError
@@ -56,6 +65,7 @@ if TYPE_CHECKING:
     from trio_sandbox.errors import InvalidConfigError as InvalidConfigError
     from trio_sandbox.errors import InvalidImageError as InvalidImageError
     from trio_sandbox.errors import LocalProtocolError as LocalProtocolError
+    from trio_sandbox.errors import PathNotFoundError as PathNotFoundError
     from trio_sandbox.errors import ProtocolError as ProtocolError
     from trio_sandbox.errors import RemoteProtocolError as RemoteProtocolError
     from trio_sandbox.errors import SandboxAlreadyExistsError as SandboxAlreadyExistsError
@@ -79,6 +89,9 @@ _HOMES = {
     "trio_sandbox.client.attach": ("AttachResult",),
     "trio_sandbox.client.event_lines": ("Event",),
     "trio_sandbox.client.events": ("EventStream",),
+    "trio_sandbox.client.fs": ("SandboxFs",),
+    "trio_sandbox.client.fs_streams": ("FsEntryStream", "FsReadStream", "FsWriteSink"),
+    "trio_sandbox.client.fs_types": ("FsCopied", "FsEntry", "FsEntryKind", "FsMetadata"),
     "trio_sandbox.client.options": ("Stdin",),
     "trio_sandbox.client.outcome": ("ExecEvent", "ExecEventType", "ExecOutput", "ExitStatus", "ResourceUsage"),
     "trio_sandbox.client.program": ("ExecHandle", "ExecSink"),
@@ -93,6 +106,7 @@ _HOMES = {
         "ConnectionLostError",
         "ExecFailedError",
         "ExecTimeoutError",
+        "FilesystemError",
         "HostNotReadyError",
         "ImageError",
         "ImageInUseError",
@@ -101,6 +115,7 @@ _HOMES = {
         "InvalidConfigError",
         "InvalidImageError",
         "LocalProtocolError",
+        "PathNotFoundError",
         "ProtocolError",
         "RemoteProtocolError",
         "SandboxAlreadyExistsError",

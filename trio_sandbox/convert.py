@@ -6,6 +6,7 @@ primitive has a hook that only accepts itself. The hooks must be registered befo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import cattrs
@@ -46,3 +47,63 @@ def unpack_untrusted(body: bytes, kind: type[T]) -> T:
         return _wire.structure(msgpack.unpackb(body, raw=False, strict_map_key=True, use_list=True), kind)
     except Exception as error:  # hostile bytes can fail in any layer below: one answer for all of them
         raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+class MapStream:
+    """msgpack maps from bytes that are cut anywhere, and raw bytes between them where their reader knows how many.
+
+    Small and flat maps only: 32 keys, values of at most 4 KiB, no arrays. What is fed is taken before more is fed.
+    """
+
+    MAX_VALUE = 4096
+    MAX_WAITING = 1 << 19
+
+    def __init__(self) -> None:
+        self._unpacker = msgpack.Unpacker(
+            raw=False,
+            strict_map_key=True,
+            max_buffer_size=self.MAX_WAITING,
+            max_bin_len=self.MAX_VALUE,
+            max_str_len=self.MAX_VALUE,
+            max_map_len=32,
+            max_array_len=0,
+            max_ext_len=0,
+        )
+        self._fed = self._settled = 0  # the unpacker takes a part of a map at once, so what it holds says nothing
+
+    def feed_untrusted(self, data: bytes) -> None:
+        """Take bytes, at most MAX_WAITING with those that wait. Raises ValueError for more."""
+        self._fed += len(data)
+        if self.waiting > self.MAX_WAITING:
+            raise ValueError(f"more than {self.MAX_WAITING} bytes without an end")
+        self._unpacker.feed(data)
+
+    def next_untrusted(self) -> dict[str, object] | None:
+        """The next map, or None when it has not arrived whole. Raises ValueError for anything else."""
+        try:
+            found = self._unpacker.unpack()
+        except msgpack.OutOfData:
+            return None
+        except Exception as error:  # as in unpack_untrusted
+            raise ValueError(f"{type(error).__name__}: {error}") from error
+        if not isinstance(found, dict):
+            raise ValueError(f"a map was expected, not {type(found).__name__}")
+        self._settled = self._unpacker.tell()
+        return found
+
+    def take(self, size: int) -> bytes:
+        """Up to `size` raw bytes of those that wait. Only between two maps."""
+        taken: bytes = self._unpacker.read_bytes(size)
+        self._settled += len(taken)
+        return taken
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that were fed and belong to nothing whole yet."""
+        return self._fed - self._settled
+
+
+def pack_map(values: Mapping[str, object]) -> bytes:
+    """A msgpack map of plain values."""
+    packed: bytes = msgpack.packb(values, use_bin_type=True)
+    return packed

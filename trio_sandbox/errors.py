@@ -15,6 +15,10 @@
     ├── ExecFailedError               the command never started
     ├── ExecTimeoutError              the command was killed at its `timeout=`
     ├── TerminalError                 attaching needs a terminal, and there is none
+
+
+    ├── FilesystemError               the guest refused an operation on a file
+    │   └── PathNotFoundError         because there is no such file
     ├── ImageError
     │   ├── ImageNotFoundError
     │   ├── ImagePullError
@@ -202,6 +206,24 @@ class TerminalError(SandboxError):
     def __init__(self, problem: str) -> None:
         self.problem = problem
         super().__init__(f"cannot attach: {problem}; run it from a terminal, or use exec_stream(..., tty=True)")
+
+
+class FilesystemError(SandboxError):
+    """The guest could not do something with a file. Not an OSError: those are about files of the host.
+
+    `errno` is the guest's (`errno.EACCES`, …); `path` the file that it is about, as text with bytes that are not UTF-8
+    escaped as surrogates; `strerror` what the guest said.
+    """
+
+    def __init__(self, errno: int, path: str, message: str) -> None:
+        self.errno = errno
+        self.path = path
+        self.strerror = message
+        super().__init__(f"{path!r}: {message}")
+
+
+class PathNotFoundError(FilesystemError):
+    """There is no such file or folder in the guest (ENOENT)."""
 
 
 class ImageError(SandboxError):

@@ -29,14 +29,15 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise
 
 
-def anonymous_file(folder: Path) -> int:
+def anonymous_file(folder: Path, mode: int = 0o600) -> int:
     """Open a new file without a name in `folder`, for reading and writing; the caller closes the descriptor.
 
-    Falls back to a name that is unlinked at once where the file system has no O_TMPFILE. Raises StorageError.
+    mode: less the umask. Falls back to a name that is unlinked at once (with 0o600) where the file system has no
+    O_TMPFILE. Raises StorageError.
     """
     with storage_errors(folder):
         try:
-            return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode)
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT) or not folder.is_dir():
                 raise

@@ -15,6 +15,7 @@ from trio_sandbox.client.attach import AttachResult, bridge
 from trio_sandbox.client.deadlines import deadline_ms
 from trio_sandbox.client.detach_keys import parse_detach_keys
 from trio_sandbox.client.events import DEFAULT_BUFFER, EventStream, Overflow, emit, subscribe_request
+from trio_sandbox.client.fs import SandboxFs
 from trio_sandbox.client.options import DEFAULT_SIZE, DEFAULT_TERM, ExecOptions, Stdin, check_session_id, exec_request
 from trio_sandbox.client.outcome import ExecOutput
 from trio_sandbox.client.program import ExecHandle, Leave
@@ -68,6 +69,11 @@ class Sandbox:
         assets, image; template (only when one had to be made); disks; spawned (a clone) or hello (a boot); ready.
         """
         return self._control.timings
+
+    @property
+    def fs(self) -> SandboxFs:
+        """The files in the sandbox."""
+        return SandboxFs(self._control)
 
     async def exec(
         self,
