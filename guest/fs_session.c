@@ -1,5 +1,6 @@
 // The kind of session that FS opens: an operation on files, done by a helper process.
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,9 +69,10 @@ static void finish_silent(struct agent *agent, struct session *session)
     char message[64];
     struct done done = {.error = ECANCELED, .message = "ended before it was done"};
     if (!session->killed && agent->phase == PHASE_SERVING) {
+        int signal = WIFSIGNALED(session->exit_status) ? WTERMSIG(session->exit_status) : SIGTERM;
         done.error = EIO;
         done.message = message;
-        snprintf(message, sizeof message, "the helper process ended by signal %d", WTERMSIG(session->exit_status));
+        snprintf(message, sizeof message, "the helper process was ended by signal %d", signal);
     }
     session_finish_done(agent, session, &done);
 }

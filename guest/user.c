@@ -134,64 +134,68 @@ static void add_memberships(char *text, const char *name, struct user *user)
             add_group(user, gid);
 }
 
-bool user_resolve(const char *spec, struct user *user)
+enum { SPEC_MAX = 256 };
+
+struct spec {
+    char user[SPEC_MAX];   // "" where only a group is named
+    const char *group;     // NULL without a colon
+    char *passwd, *groups; // the databases
+};
+
+static bool open_spec(const char *text, struct spec *spec)
 {
-    char wanted[256], name[256];
-    const char *colon = strchr(spec, ':');
-    size_t length = colon ? (size_t)(colon - spec) : strlen(spec);
-    *user = (struct user){0};
-    if (length >= sizeof wanted || (colon && (length == 0 || !colon[1]))) {
+    size_t length = strcspn(text, ":");
+    spec->group = text[length] ? text + length + 1 : NULL;
+    if (length >= sizeof spec->user || (spec->group && !*spec->group)) {
         errno = EINVAL;
         return false;
     }
-    memcpy(wanted, spec, length);
-    wanted[length] = '\0';
-    char *passwd = read_database("/etc/passwd");
-    char *group = passwd ? read_database("/etc/group") : NULL;
-    if (!group)
+    memcpy(spec->user, text, length);
+    spec->user[length] = '\0';
+    spec->passwd = read_database("/etc/passwd");
+    spec->groups = spec->passwd ? read_database("/etc/group") : NULL;
+    return spec->groups;
+}
+
+bool user_resolve(const char *text, struct user *user)
+{
+    struct spec spec;
+    char name[SPEC_MAX];
+    *user = (struct user){0};
+    if (*text == ':') {
+        errno = EINVAL;
         return false;
-    const char *who = length ? wanted : "0";
-    bool known = find_user(passwd, who, user, name, sizeof name);
-    if ((!known && !parse_id(who, &user->uid)) || (colon && !find_group(group, colon + 1, &user->gid))) {
+    }
+    if (!open_spec(text, &spec))
+        return false;
+    const char *who = *spec.user ? spec.user : "0";
+    bool known = find_user(spec.passwd, who, user, name, sizeof name);
+    if ((!known && !parse_id(who, &user->uid)) || (spec.group && !find_group(spec.groups, spec.group, &user->gid))) {
         errno = ENOENT;
         return false;
     }
     add_group(user, user->gid);
-    if (known && !colon) // a group that was asked for stands alone, as with container runtimes
-        add_memberships(group, name, user);
+    if (known && !spec.group) // a group that was asked for stands alone, as with container runtimes
+        add_memberships(spec.groups, name, user);
     return true;
 }
 
-bool owner_resolve(const char *spec, uid_t *uid, gid_t *gid)
+bool owner_resolve(const char *text, uid_t *uid, gid_t *gid)
 {
-    char wanted[256], name[256];
-    struct user user = {0};
-    const char *colon = strchr(spec, ':');
-    size_t length = colon ? (size_t)(colon - spec) : strlen(spec);
+    struct spec spec;
+    struct user user;
+    char name[SPEC_MAX];
     *uid = (uid_t)-1;
     *gid = (gid_t)-1;
-    if (length >= sizeof wanted || (length == 0 && !colon) || (colon && !colon[1])) {
-        errno = EINVAL;
+    if (!open_spec(text, &spec))
         return false;
-    }
-    memcpy(wanted, spec, length);
-    wanted[length] = '\0';
-    char *passwd = read_database("/etc/passwd");
-    char *group = passwd ? read_database("/etc/group") : NULL;
-    if (!group)
-        return false;
-    if (length) {
-        if (!find_user(passwd, wanted, &user, name, sizeof name) && !parse_id(wanted, &user.uid)) {
-            errno = ENOENT;
+    errno = ENOENT;
+    if (*spec.user) {
+        if (!find_user(spec.passwd, spec.user, &user, name, sizeof name) && !parse_id(spec.user, &user.uid))
             return false;
-        }
         *uid = user.uid;
     }
-    if (colon && !find_group(group, colon + 1, gid)) {
-        errno = ENOENT;
-        return false;
-    }
-    return true;
+    return !spec.group || find_group(spec.groups, spec.group, gid);
 }
 
 bool user_become(const struct user *user)
