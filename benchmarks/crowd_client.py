@@ -26,17 +26,17 @@ async def timed_ping(sandbox: Sandbox) -> float:
 
 async def mix(sandbox: Sandbox, number: int, pings: list[float]) -> None:
     """A command, a file there and back, a terminal; a ping after each."""
-    path = f"/tmp/crowd-{number}"
-    steps: tuple[tuple[str, list[str], bytes | None], ...] = (
-        ("true", [], None),
-        ("tee", [path], bytes(8192)),
-        ("cat", [path], None),
-        ("tty", [], None),
-    )
-    for command, words, stdin in steps:
-        output = await sandbox.exec(command, words, stdin=stdin, tty=command == "tty")
-        assert output.success, output
-        pings.append(await timed_ping(sandbox))
+    path, content = f"/tmp/crowd-{number}", bytes(8192)
+    output = await sandbox.exec("true")
+    assert output.success, output
+    pings.append(await timed_ping(sandbox))
+    await sandbox.fs.write(path, content)
+    pings.append(await timed_ping(sandbox))
+    assert await sandbox.fs.read(path) == content
+    pings.append(await timed_ping(sandbox))
+    output = await sandbox.exec("tty", tty=True)
+    assert output.success, output
+    pings.append(await timed_ping(sandbox))
 
 
 async def _main(address: str, count: int, seconds: float, stalled: bool) -> None:

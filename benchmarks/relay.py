@@ -10,7 +10,7 @@ import time
 
 from benchmarks.crowd_client import timed_ping
 from benchmarks.figures import Figure, Limit, Samples
-from benchmarks.second_port import MIB, BarePort, opened
+from benchmarks.second_port import FOLDER, MIB, BarePort, opened
 from trio_sandbox.client.outcome import ExecEventType
 from trio_sandbox.client.sandbox import Sandbox
 from trio_sandbox.home import Home
@@ -18,6 +18,8 @@ from trio_sandbox.home import Home
 PINGS, BATCH = 400, 40
 EXECS = 20
 SIZE = 64 * MIB
+FILE = f"{FOLDER}/file"
+"""In the guest's memory, and three of them fit: what is measured is the way, not a disk."""
 
 RAW = "raw port, "
 """Before the name of a baseline."""
@@ -26,7 +28,7 @@ SPAWN, EXEC = "agent's own code, fork to reaped exit", "exec /bin/true"
 SPAWN_PING = "fork to reaped exit, and a ping"
 STREAMS = {
     "stdout, small writes": (f"head -c {SIZE} /dev/zero | {{program}}", f"exec head -c {SIZE} /dev/zero"),
-    "stdout, large writes": ("cat /tmp/bench/file | {program}", "exec cat /tmp/bench/file"),
+    "stdout, large writes": (f"cat {FILE} | {{program}}", f"exec cat {FILE}"),
 }
 STDIN = ("{program} | cat > /dev/null", "exec cat > /dev/null")
 
@@ -35,7 +37,7 @@ async def measure(home: Home, rounds: int) -> tuple[dict[str, list[Figure]], lis
     """Tables by title, each with its baselines before what is held against them; and what was promised of them."""
     delays, programs, streams = Samples("µs"), Samples("ms"), Samples("MiB/s")
     async with opened(home) as port:
-        await port.sandbox.shell(f"head -c {SIZE} /dev/zero > /tmp/bench/file")
+        await port.sandbox.shell(f"head -c {SIZE} /dev/zero > {FILE}")
         for _ in range(rounds):
             await _delays(port, delays, programs)
             await _streams(port, streams)
@@ -78,8 +80,26 @@ async def _streams(port: BarePort, streams: Samples) -> None:
     data = bytes(SIZE)
     streams.add(RAW + "stdin", await port.into(STDIN[0], data))
     streams.add("stdin", await _stdin(port.sandbox, STDIN[1], data))
-    streams.add(RAW + "file to host", await port.out("{program} < /tmp/bench/file", SIZE))
-    streams.add(RAW + "host to file", await port.into("{program} > /tmp/bench/written", data))
+    streams.add(RAW + "fs.read", await port.out(f"{{program}} < {FILE}", SIZE))
+    streams.add("fs.read", await _fs_read(port.sandbox))
+    streams.add(RAW + "fs.write", await port.into(f"{{program}} > {FILE}.raw", data))
+    streams.add("fs.write", await _fs_write(port.sandbox, data))
+
+
+async def _fs_read(sandbox: Sandbox) -> float:
+    """MiB/s of a whole file that is in the guest's page cache."""
+    began = time.perf_counter()
+    data = await sandbox.fs.read(FILE)
+    took = time.perf_counter() - began
+    assert len(data) == SIZE, len(data)
+    return SIZE / MIB / took
+
+
+async def _fs_write(sandbox: Sandbox, data: bytes) -> float:
+    """MiB/s of a whole file, plainly: as the baseline, in place and without a word from the disk."""
+    began = time.perf_counter()
+    await sandbox.fs.write(f"{FILE}.relayed", data, atomic=False, fsync=False)
+    return len(data) / MIB / (time.perf_counter() - began)
 
 
 async def _stdout(sandbox: Sandbox, script: str) -> float:
