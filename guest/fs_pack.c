@@ -1,5 +1,7 @@
 // pack: a tree as one stream of records and bytes, each folder before what is in it.
 //
+// What is asked for may be a link that leads there; what is in the tree is sent as it is.
+//
 // The size in a record is a promise. A file that grows meanwhile is cut at it; one that became shorter is an error,
 // since whatever else were sent would not be the file.
 #include "fs_ops.h"
@@ -163,7 +165,7 @@ bool fs_pack(const struct fs_request *request, struct fs_result *result)
 {
     struct fs_target target;
     struct file_status status;
-    if (!target_open(&target, request->path, false) || !fs_status(target.folder, target.name, false, &status))
+    if (!target_open(&target, request->path, true) || !fs_status(target.folder, target.name, false, &status))
         return fs_fail(result, errno, request->path);
     fs_widen(STDOUT_FILENO);
     walk.result = result;
