@@ -38,9 +38,10 @@ static bool fail_at_target(const struct fs_request *request, int error)
 static bool descend(int folder, const char *name, int original)
 {
     struct level level;
-    if (!fs_status(original, "", false, &level.status) ||
-        !grow((void **)&levels, &levels_room, made.depth, sizeof level))
+    struct level *more = grow(levels, &levels_room, made.depth + 1, sizeof level);
+    if (!more || !fs_status(original, "", false, &level.status))
         return false;
+    levels = more;
     level.is_new = mkdirat(folder, name, 0700) == 0;
     if (!level.is_new && errno != EEXIST)
         return false;

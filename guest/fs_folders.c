@@ -11,19 +11,19 @@ enum {
     BYTES_MAX = 64 * 1024 * 1024, // of one array
 };
 
-bool grow(void **items, size_t *room, size_t count, size_t size)
+void *grow(void *items, size_t *room, size_t wanted, size_t size)
 {
-    if (count < *room)
-        return true;
-    size_t more = *room ? *room * 2 : 64;
-    void *moved = more * size <= BYTES_MAX ? realloc(*items, more * size) : NULL;
-    if (!moved) {
+    size_t more = *room ? *room : 64;
+    while (more < wanted)
+        more *= 2;
+    if (more == *room)
+        return items;
+    void *moved = more * size <= BYTES_MAX ? realloc(items, more * size) : NULL;
+    if (moved)
+        *room = more;
+    else
         errno = ENOMEM;
-        return false;
-    }
-    *items = moved;
-    *room = more;
-    return true;
+    return moved;
 }
 
 static bool identify(int fd, struct fs_folder *folder)
@@ -37,8 +37,10 @@ static bool identify(int fd, struct fs_folder *folder)
 
 bool folders_push(struct fs_folders *folders, int fd)
 {
-    if (!grow((void **)&folders->stack, &folders->room, folders->depth, sizeof *folders->stack) ||
-        !identify(fd, &folders->stack[folders->depth])) {
+    struct fs_folder *stack = grow(folders->stack, &folders->room, folders->depth + 1, sizeof *stack);
+    if (stack)
+        folders->stack = stack;
+    if (!stack || !identify(fd, &stack[folders->depth])) {
         close(fd);
         return false;
     }

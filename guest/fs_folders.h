@@ -22,8 +22,8 @@ bool folders_pop(struct fs_folders *folders);          // false: errno; ESTALE w
 int folders_top(const struct fs_folders *folders);
 int folders_below(const struct fs_folders *folders); // the folder that holds the top one
 
-// Makes room for one more item of `size` bytes in an array that has `count` of them. False: ENOMEM, also above the
-// bound that one helper keeps.
-bool grow(void **items, size_t *room, size_t count, size_t size);
+// An array that has room for `wanted` items of `size` bytes each: `items`, or where they are from now on. NULL: ENOMEM,
+// also above the bound that one helper keeps; then the old one stays.
+void *grow(void *items, size_t *room, size_t wanted, size_t size);
 
 #endif

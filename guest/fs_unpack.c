@@ -127,14 +127,17 @@ static bool make_link(int folder, const char *name)
 
 static bool remember_folder(void)
 {
-    if (!grow((void **)&lates, &lates_room, late_count, sizeof *lates))
+    size_t length = strlen(record.name) + 1;
+    struct late *more_lates = grow(lates, &lates_room, late_count + 1, sizeof *lates);
+    char *more_names = more_lates ? grow(names, &names_room, names_size + length, 1) : NULL;
+    if (more_lates)
+        lates = more_lates;
+    if (!more_names)
         return false;
+    names = more_names;
+    memcpy(names + names_size, record.name, length);
     lates[late_count++] = (struct late){names_size, record.mode & 07777, record.mtime_ns};
-    for (size_t i = 0, length = strlen(record.name) + 1; i < length; i++) {
-        if (!grow((void **)&names, &names_room, names_size, 1))
-            return false;
-        names[names_size++] = record.name[i];
-    }
+    names_size += length;
     return true;
 }
 

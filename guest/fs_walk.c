@@ -19,8 +19,10 @@ static bool enter(struct walk *walk, int fd, const char *name)
     struct walk_level level = {.names = walk->names_size, .path_length = walk->path_length};
     if (!folders_push(&walk->folders, fd))
         return false;
-    if (!grow((void **)&walk->levels, &walk->levels_room, walk->folders.depth, sizeof level))
+    struct walk_level *levels = grow(walk->levels, &walk->levels_room, walk->folders.depth, sizeof level);
+    if (!levels)
         return false;
+    walk->levels = levels;
     size_t length = strlen(name);
     bool slash = walk->path_length > 0 && walk->path[walk->path_length - 1] != '/';
     level.cut = walk->folders.depth > 1 && walk->levels[walk->folders.depth - 2].cut;
@@ -87,11 +89,13 @@ static bool is_folder(int folder, const char *name, unsigned char type)
 
 static bool remember(struct walk *walk, const char *name)
 {
-    for (size_t i = 0, length = strlen(name) + 1; i < length; i++) {
-        if (!grow((void **)&walk->names, &walk->names_room, walk->names_size, 1))
-            return false;
-        walk->names[walk->names_size++] = name[i];
-    }
+    size_t length = strlen(name) + 1;
+    char *names = grow(walk->names, &walk->names_room, walk->names_size + length, 1);
+    if (!names)
+        return false;
+    walk->names = names;
+    memcpy(names + walk->names_size, name, length);
+    walk->names_size += length;
     return true;
 }
 
