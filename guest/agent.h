@@ -13,7 +13,16 @@
 struct session;
 
 // A descriptor in the loop. The loop hands back the watch, whose kind and owner say what to do.
-enum watch_kind { WATCH_PORT, WATCH_SIGNALS, WATCH_STATUS, WATCH_INPUT, WATCH_OUTPUT, WATCH_DISCARD };
+enum watch_kind {
+    WATCH_PORT,
+    WATCH_SIGNALS,
+    WATCH_STATUS,
+    WATCH_INPUT,
+    WATCH_OUTPUT,
+    WATCH_DISCARD,
+    WATCH_EMITTERS, // the set of all connections of programs that emit events
+    WATCH_LISTENER, // one that listens
+};
 
 struct watch {
     enum watch_kind kind;

@@ -5,6 +5,8 @@
 #include <time.h>
 
 #include "clock.h"
+#include "event_command.h"
+#include "event_server.h"
 #include "identity.h"
 #include "log.h"
 #include "root.h"
@@ -39,6 +41,8 @@ static void enter_root(struct agent *agent, const struct configure *configure)
     const char *problem = root_enter(configure->base, configure->upper);
     if (problem)
         agent_boot_failed(agent, "mount", errno, problem);
+    if (!event_server_open(agent, EVENTS_SOCKET)) // in a template too: its clones have it from the beginning
+        log_error("there will be no events: %m");
     agent_note_time(agent, "root");
 }
 

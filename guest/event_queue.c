@@ -7,7 +7,7 @@
 
 enum { CAPACITY_MIN = 16 };
 
-struct event *event_create(struct event_text name, struct event_text json)
+struct event *event_create(struct mp_text name, struct mp_text json)
 {
     size_t length = name.length + 1 + json.length + 1;
     struct event *event = malloc(sizeof *event + length);
@@ -25,6 +25,18 @@ void event_release(struct event *event)
 {
     if (--event->holders == 0)
         free(event);
+}
+
+struct event_queue event_queue_for(struct mp_text name, bool drop_oldest)
+{
+    struct event_queue queue = {.drop_oldest = drop_oldest};
+    memcpy(queue.name, name.bytes ? name.bytes : "", name.length);
+    return queue;
+}
+
+bool event_queue_wants(const struct event_queue *queue, struct mp_text name)
+{
+    return !*queue->name || (strlen(queue->name) == name.length && memcmp(queue->name, name.bytes, name.length) == 0);
 }
 
 static struct event **place(const struct event_queue *queue, size_t index)
@@ -102,8 +114,7 @@ static void write_notice(struct event_queue *queue)
     queue->telling = queue->dropped;
     queue->notice_end = 0;
     if (queue->dropped)
-        queue->notice_end =
-            (size_t)snprintf(queue->notice, sizeof queue->notice, "! %" PRIu64 "\n", queue->dropped);
+        queue->notice_end = (size_t)snprintf(queue->notice, sizeof queue->notice, "! %" PRIu64 "\n", queue->dropped);
 }
 
 int event_queue_peek(struct event_queue *queue, size_t most, struct iovec pieces[EVENT_PIECES])
@@ -164,5 +175,6 @@ void event_queue_clear(struct event_queue *queue)
     while (queue->count)
         forget_first(queue);
     free(queue->events);
-    *queue = (struct event_queue){.drop_oldest = queue->drop_oldest};
+    queue->events = NULL;
+    queue->capacity = queue->sent = 0;
 }

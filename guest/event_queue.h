@@ -23,12 +23,13 @@ struct event {
     char line[]; // "NAME JSON\n"
 };
 
-struct event *event_create(struct event_text name, struct event_text json); // held by the caller; NULL: no memory
+struct event *event_create(struct mp_text name, struct mp_text json); // held by the caller; NULL: no memory
 void event_release(struct event *event);
 
 struct event_queue {
-    bool drop_oldest;      // else the new ones are dropped
-    struct event **events; // a circle of `capacity`, a power of two
+    char name[EVENT_NAME_MAX + 1]; // of the events that the listener wants; "": all
+    bool drop_oldest;              // else the new ones are dropped
+    struct event **events;         // a circle of `capacity`, a power of two
     size_t capacity, head, count;
     size_t cost;       // of all that wait
     size_t sent;       // bytes of the first event that are gone already: it is not dropped any more
@@ -38,6 +39,9 @@ struct event_queue {
     size_t notice_end; // so many bytes; 0 when there is nothing to tell
     size_t notice_sent;
 };
+
+struct event_queue event_queue_for(struct mp_text name, bool drop_oldest); // a valid name, or none
+bool event_queue_wants(const struct event_queue *queue, struct mp_text name);
 
 // False: this event was dropped, and counted.
 bool event_queue_add(struct event_queue *queue, struct event *event);

@@ -1,5 +1,6 @@
 // The guest agent. As PID 1 it boots the sandbox, serves commands and powers the machine off; with `--fd N` it serves
-// the same protocol on a descriptor of a host, for tests: no mounts, no cgroups, no identity.
+// the same protocol on a descriptor of a host, for tests: no mounts, no cgroups, no identity. Called msb-event it is a
+// program for the sandbox's own use.
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -16,6 +17,8 @@
 #include "cgroup.h"
 #include "clock.h"
 #include "dispatch.h"
+#include "event_command.h"
+#include "event_server.h"
 #include "identity.h"
 #include "input.h"
 #include "log.h"
@@ -152,6 +155,12 @@ static void handle(struct watch *watch, uint32_t events)
     case WATCH_DISCARD:
         output_discard_ready(&agent, (struct output *)watch);
         break;
+    case WATCH_EMITTERS:
+        event_server_ready(&agent);
+        break;
+    case WATCH_LISTENER:
+        event_listener_ready(&agent, watch, events);
+        break;
     }
 }
 
@@ -160,6 +169,8 @@ static int wait_milliseconds(bool at_once)
     uint64_t now = clock_now(), deadline = sessions_deadline(&agent);
     if (agent.deadline < deadline)
         deadline = agent.deadline;
+    if (event_server_deadline() < deadline)
+        deadline = event_server_deadline();
     if (at_once || deadline <= now)
         return 0;
     if (deadline == NEVER)
@@ -182,7 +193,8 @@ static void run(void)
             agent_power_off(&agent, 1);
         }
         sessions_tick(&agent, now);
-        at_once = move_output();
+        at_once = event_server_pump(&agent, now);
+        at_once |= move_output();
         shutdown_tick(&agent, now);
         sessions_sweep(&agent);
     }
@@ -241,7 +253,7 @@ static void boot(void)
     boot_step("cgroups", agent.cgroups < 0 ? "/sys/fs/cgroup" : NULL);
 }
 
-static void serve_on(const char *descriptor)
+static void serve_on(const char *descriptor, const char *events)
 {
     agent.port.fd = atoi(descriptor);
     if (agent.port.fd <= STDERR_FILENO || fcntl(agent.port.fd, F_SETFD, FD_CLOEXEC) != 0 ||
@@ -251,6 +263,8 @@ static void serve_on(const char *descriptor)
     }
     set_up_loop();
     prctl(PR_SET_CHILD_SUBREAPER, 1);
+    if (events && !event_server_open(&agent, events))
+        log_error("--events %s: %m", events);
 }
 
 static void say_hello(void)
@@ -271,6 +285,8 @@ static void say_hello(void)
 
 int main(int argc, char **argv)
 {
+    if (event_command_is(argv[0]))
+        return event_command(argc, argv);
     agent.started = clock_now();
     agent.is_init = getpid() == 1;
     agent.deadline = NEVER;
@@ -278,9 +294,11 @@ int main(int argc, char **argv)
     if (agent.is_init) {
         boot();
     } else if (argc == 3 && strcmp(argv[1], "--fd") == 0) {
-        serve_on(argv[2]);
+        serve_on(argv[2], NULL);
+    } else if (argc == 5 && strcmp(argv[1], "--fd") == 0 && strcmp(argv[3], "--events") == 0) {
+        serve_on(argv[2], argv[4]);
     } else {
-        log_error("this is PID 1 of a sandbox; for tests: %s --fd N", argv[0]);
+        log_error("this is PID 1 of a sandbox; for tests: %s --fd N [--events SOCKET]", argv[0]);
         return 2;
     }
     say_hello();

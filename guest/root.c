@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "event_command.h"
 #include "log.h"
 #include "smallfile.h"
 #include "wire.h"
@@ -112,6 +113,23 @@ static bool mount_on(const char *name, const char *source, const char *type, uns
     return mounted;
 }
 
+// The folder of the agent itself, small and in memory. The program is the agent's own file, so it costs no memory; an
+// image that has something else there than a folder keeps it, and goes without events.
+static bool offer_events(void)
+{
+    static const char program[] = "/root/" EVENTS_FOLDER "/bin/" EVENTS_PROGRAM;
+    const unsigned long flags = MS_NOSUID | MS_NODEV;
+    if (!mount_on(EVENTS_FOLDER, "tmpfs", "tmpfs", flags, "mode=0755,size=64k,nr_inodes=16") ||
+        mkdir("/root/" EVENTS_FOLDER "/bin", 0755) != 0)
+        return false;
+    int fd = open(program, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0755);
+    if (fd < 0)
+        return false;
+    close(fd);
+    return mount("/proc/self/exe", program, NULL, MS_BIND, NULL) == 0 &&
+           mount(NULL, program, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY | flags, NULL) == 0;
+}
+
 static const char *fill_root(void)
 {
     if (!mount_on("dev", "/dev", NULL, MS_MOVE, NULL))
@@ -122,6 +140,8 @@ static const char *fill_root(void)
         log_info("/tmp stays on the disk: %m");
     if (!mount_on("run", "tmpfs", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755"))
         log_info("/run stays on the disk: %m");
+    if (!offer_events())
+        log_error("/" EVENTS_FOLDER " of the image is in the way of events: %m");
     if (!mount_on("proc", "/proc", NULL, MS_MOVE, NULL)) // last: mount points are named by /proc/self/fd
         return "/proc of the image is not a folder";
     return NULL;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "event_server.h"
 #include "log.h"
 #include "reap.h"
 #include "session.h"
@@ -75,6 +76,7 @@ void shutdown_hang_up(struct agent *agent)
 // No program is left that could say anything to anybody.
 static void stop_serving(struct agent *agent)
 {
+    event_server_close(agent);
     sessions_end_idle(agent);
     enter(agent, PHASE_FLUSH, FLUSH_PATIENCE);
 }

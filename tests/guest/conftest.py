@@ -36,16 +36,17 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def running_agent(program: Path, log: Path, may_fail: bool) -> Iterator[Client]:
+def running_agent(program: Path, log: Path, may_fail: bool, events: Path | None = None) -> Iterator[Client]:
     """An agent until the end of the block; then it must end by itself, with no complaint of a sanitizer.
 
-    Its status must be 0; with `may_fail` 1 will do too, which says that it could not boot.
+    Its status must be 0; with `may_fail` 1 will do too, which says that it could not boot. With `events` it listens
+    there for programs.
     """
     ours, theirs = socket.socketpair()
     with log.open("wb") as stderr, ours:
         with theirs:
             process = subprocess.Popen(
-                [program, "--fd", str(theirs.fileno())],
+                [program, "--fd", str(theirs.fileno()), *(["--events", events] if events else [])],
                 pass_fds=[theirs.fileno()],
                 stderr=stderr,
                 env={**os.environ, **SANITIZERS},
