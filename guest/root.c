@@ -17,6 +17,7 @@
 
 enum { DISK_TRIES = 2000 }; // of a millisecond each
 
+static bool has_events;
 static int upper_fd = -1; // root folder of the ext4, which has no path any more once we have moved
 
 static bool has_serial(const char *disk, const char *serial)
@@ -140,8 +141,9 @@ static const char *fill_root(void)
         log_info("/tmp stays on the disk: %m");
     if (!mount_on("run", "tmpfs", "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755"))
         log_info("/run stays on the disk: %m");
-    if (!offer_events())
-        log_error("/" EVENTS_FOLDER " of the image is in the way of events: %m");
+    has_events = offer_events();
+    if (!has_events)
+        log_error("there will be no events, /" EVENTS_FOLDER " cannot be mounted: %m");
     if (!mount_on("proc", "/proc", NULL, MS_MOVE, NULL)) // last: mount points are named by /proc/self/fd
         return "/proc of the image is not a folder";
     return NULL;
@@ -159,6 +161,11 @@ const char *root_enter(const char *base_serial, const char *upper_serial)
     if (chdir("/root") != 0 || mount(".", "/", NULL, MS_MOVE, NULL) != 0 || chroot(".") != 0 || chdir("/") != 0)
         return "cannot move into the new root";
     return NULL;
+}
+
+bool root_has_events(void)
+{
+    return has_events;
 }
 
 bool root_sync(void)

@@ -8,6 +8,9 @@
 // Returns NULL, or what failed (errno).
 const char *root_enter(const char *base_serial, const char *upper_serial);
 
+// The folder of the agent's own in the new root is there, for the socket of events.
+bool root_has_events(void);
+
 // Everything onto the disk, so that the file behind it holds all that this kernel remembers of it, and nothing is left
 // to be written later. False: errno.
 bool root_sync(void);

@@ -45,8 +45,9 @@ def running_agent(program: Path, log: Path, may_fail: bool, events: Path | None 
     ours, theirs = socket.socketpair()
     with log.open("wb") as stderr, ours:
         with theirs:
+            command: list[str | Path] = [program, "--fd", str(theirs.fileno())]
             process = subprocess.Popen(
-                [program, "--fd", str(theirs.fileno()), *(["--events", events] if events else [])],
+                [*command, "--events", events] if events else command,
                 pass_fds=[theirs.fileno()],
                 stderr=stderr,
                 env={**os.environ, **SANITIZERS},
