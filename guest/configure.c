@@ -41,8 +41,8 @@ static void enter_root(struct agent *agent, const struct configure *configure)
     const char *problem = root_enter(configure->base, configure->upper);
     if (problem)
         agent_boot_failed(agent, "mount", errno, problem);
-    if (root_has_events() &&
-        !event_server_open(agent, EVENTS_SOCKET)) // in a template too: its clones have it from the beginning
+    // In a template too: its clones have the socket from their beginning.
+    if (root_has_events() && !event_server_open(agent, EVENTS_SOCKET))
         log_error("there will be no events: %m");
     agent_note_time(agent, "root");
 }

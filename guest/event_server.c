@@ -90,8 +90,6 @@ static void pause_emitters(struct agent *agent)
     server.paused = true;
 }
 
-// Accepting
-
 static void accept_one(struct agent *agent)
 {
     int fd = accept4(server.socket.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -119,8 +117,6 @@ static void accept_one(struct agent *agent)
     close(fd);
 }
 
-// Answering
-
 // False: the connection has not taken all yet.
 static bool send_answer(struct connection *connection)
 {
@@ -147,8 +143,6 @@ static void answer(struct connection *connection, const char *problem)
     connection->answer_length = (size_t)length;
     send_answer(connection);
 }
-
-// Reading
 
 static void become_listener(struct agent *agent, struct connection *connection, const struct event_request *request)
 {
@@ -274,8 +268,6 @@ static bool step_in_turn(struct agent *agent)
     return idle < EVENT_CONNECTIONS_MAX;
 }
 
-// Listeners
-
 // True: there may be room for more.
 static bool feed(struct agent *agent, struct connection *connection)
 {
@@ -307,8 +299,6 @@ size_t event_server_tell(struct mp_text name, struct event *event)
     server.busy |= reached > 0;
     return reached;
 }
-
-// The loop
 
 void event_listener_ready(struct agent *agent, struct watch *watch, uint32_t events)
 {

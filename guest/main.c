@@ -195,7 +195,9 @@ static void run(void)
         sessions_tick(&agent, now);
         at_once = event_server_pump(&agent, now);
         at_once |= move_output();
+        enum phase phase = agent.phase;
         shutdown_tick(&agent, now);
+        at_once |= agent.phase != phase; // what that left to be sent waits for no event
         sessions_sweep(&agent);
     }
 }

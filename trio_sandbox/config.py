@@ -23,6 +23,8 @@ CPUS_MAX = 64
 TOKEN_MIN = 16
 """Characters of a bearer token that somebody chose."""
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+AGENT_PATH = "/.msb/bin"
+"""Where the guest agent puts its own programs: `msb-event`."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")

@@ -12,7 +12,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from trio_sandbox.config import DEFAULT_PATH, SandboxConfig
+from trio_sandbox.config import AGENT_PATH, DEFAULT_PATH, SandboxConfig
 from trio_sandbox.errors import (
     RemoteProtocolError,
     SandboxCrashedError,
@@ -86,9 +86,13 @@ class Runtime:
 
     @property
     def base_env(self) -> dict[str, str]:
-        """The environment of every program: a PATH, the image's variables, then the sandbox's."""
+        """The environment of every program: a PATH, the image's variables, then the sandbox's.
+
+        PATH ends with the agent's own programs, whoever gave it.
+        """
         image = self.image.env if self.image else ()
-        return {"PATH": DEFAULT_PATH, **dict(word.split("=", 1) for word in image if "=" in word), **self.config.env}
+        env = {"PATH": DEFAULT_PATH, **dict(word.split("=", 1) for word in image if "=" in word), **self.config.env}
+        return {**env, "PATH": f"{env['PATH']}:{AGENT_PATH}"}
 
     @property
     def default_workdir(self) -> str:

@@ -304,7 +304,7 @@ def test_who_does_not_read_the_answers_is_not_read(events: Events) -> None:
     line = b"emit a 1\n"
     sent, taken = 0, 0
     # It is stuck when the agent takes nothing of it while it takes a whole lot of another's.
-    while taken < 4 * EVENTS_IN_TURN:
+    while taken < 2 * EVENTS_IN_TURN:
         try:
             sent += deaf.socket.send(line * 100)
             taken = 0
@@ -473,8 +473,8 @@ def test_emitters_wait_and_nobody_else_does(events: Events) -> None:
         frames = events.agent.barrier()
         latencies.append(time.monotonic() - asked)
         taken += sum(frame.body.count(b"\n") for frame in frames if frame.name == "STDOUT")
-        for program in select.select([program.socket for program in programs], [], [], 0.001)[0]:
-            program.recv(65_536)  # the answers, or the emitter would not be read any more
+        for readable in select.select([program.socket for program in programs], [], [], 0.001)[0]:
+            readable.recv(65_536)  # the answers, or the emitter would not be read any more
     took = time.monotonic() - began
     turns = 4 * each / EVENTS_IN_TURN
     assert took >= (turns - 2) * TURN
@@ -539,7 +539,8 @@ def test_listen_is_the_last_word(events: Events) -> None:
     assert listener.hear() == b"b 1"
     assert events.output(session) == b""
     listener.socket.shutdown(socket.SHUT_WR)
-    assert listener.hear() == b""
+    with pytest.raises(ConnectionResetError):  # the kernel's word for an end with something unread
+        listener.hear()
     assert events.reached("b") == 0
 
 
@@ -604,10 +605,11 @@ def test_shutdown_ends_it_all_at_once(programs: Path, tmp_path: Path) -> None:
         listener, emitter = events.listener(), events.program()
         began = time.monotonic()
         events.agent.send("SHUTDOWN", {"grace_ms": 5_000})
-        assert [frame.name for frame in events.agent.rest()] == ["DONE", "GOODBYE"]
+        assert events.agent.receive().name == "DONE"
+        assert events.agent.receive().name == "GOODBYE"
+        assert time.monotonic() - began < 0.9  # nobody waited for somebody's patience
         assert events.agent.seen[-2].session == session
         assert (listener.hear(), emitter.hear()) == (b"", b"")
-        assert time.monotonic() - began < 0.9  # nobody waited for somebody's patience
 
 
 def test_last_words_reach_the_host(events: Events) -> None:
