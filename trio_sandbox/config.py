@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -27,6 +28,9 @@ AGENT_PATH = "/.msb/bin"
 """Where the guest agent puts its own programs: `msb-event`."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
+LABEL_KEY_LIMIT, LABEL_VALUE_LIMIT = 128, 1024
+"""Characters."""
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
@@ -54,10 +58,6 @@ PLANNED: dict[str, str] = {
     "ports": "sandboxes have no network yet",
     "network": "sandboxes have no network yet",
     "secrets": "sandboxes have no network yet",
-    "detached": "the sandbox ends with its block",
-    "labels": "",
-    "ephemeral": "every sandbox is, for now",
-    "keep": "the sandbox is removed with its block",
 }
 """Documented options that this version does not have, and what to do instead. None, False and empty values mean "not
 given".
@@ -97,6 +97,8 @@ class SandboxConfig:
     warm: bool = True
     max_duration: float | None = None
     idle_timeout: float | None = None
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+    ephemeral: bool = False
     listen: str | os.PathLike[str] | None = None
     websocket: WebSocketAddress | None = None
 
@@ -122,9 +124,32 @@ class SandboxConfig:
         fields = {key: value for key, value in given.items() if key in known}
         if "pull_policy" in fields:
             fields["pull_policy"] = PullPolicy(fields["pull_policy"])
-        if "env" in fields:
-            fields["env"] = dict(fields["env"])
+        for key in ("env", "labels"):
+            if key in fields:
+                fields[key] = dict(fields[key])
         return cls(name=name, **fields)
+
+    def to_json(self) -> str:
+        """The configuration as a JSON object, from which `from_json` makes an equal one. A bearer token is left out."""
+        plain = attrs.asdict(self, filter=lambda field, value: value != field.default or field.name == "name")
+        for key in ("image", "listen"):
+            if key in plain:
+                plain[key] = os.fspath(plain[key])
+        if self.websocket is not None:
+            plain["websocket"] = {"host": self.websocket.host, "port": self.websocket.port}
+        return json.dumps(plain, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> SandboxConfig:
+        """The configuration that `to_json` wrote. Raises InvalidConfigError for anything else."""
+        try:
+            plain = json.loads(text)
+            if (address := plain.get("websocket")) is not None:
+                plain["websocket"] = WebSocketAddress(**address)
+            name = plain.pop("name")
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise InvalidConfigError([f"not the JSON of a configuration: {error}"]) from error
+        return cls.from_options(name, plain)
 
     @property
     def effective_hostname(self) -> str:
@@ -188,6 +213,18 @@ def _flag(value: object) -> str | None:
     return None if isinstance(value, bool) else f"must be bool, not {type(value).__name__}"
 
 
+def labels_problem(value: object) -> str | None:
+    """What is wrong with a mapping of labels, or None."""
+    if not isinstance(value, Mapping):
+        return f"must be a mapping, not {type(value).__name__}"
+    for key, text in value.items():
+        if not isinstance(key, str) or not _LABEL.fullmatch(key) or len(key) > LABEL_KEY_LIMIT:
+            return f"{key!r} is not 1 to {LABEL_KEY_LIMIT} letters, digits, '.', '_', '-' and '/'"
+        if not isinstance(text, str) or "\0" in text or len(text) > LABEL_VALUE_LIMIT:
+            return f"the value of {key!r} must be str of at most {LABEL_VALUE_LIMIT} characters without NUL"
+    return None
+
+
 def _socket_path(value: object) -> str | None:
     if not isinstance(value, (str, os.PathLike)):
         return f"must be str or os.PathLike, not {type(value).__name__}"
@@ -234,6 +271,8 @@ CHECKS = {
     "warm": _flag,
     "max_duration": _seconds,
     "idle_timeout": _seconds,
+    "labels": labels_problem,
+    "ephemeral": _flag,
     "listen": _socket_path,
     "websocket": _websocket,
 }

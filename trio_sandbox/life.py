@@ -204,7 +204,7 @@ class Life:
         self._news.unpark_all()
 
     async def _watch_idle(self, idle_timeout: float) -> None:
-        while True:
+        while True:  # noqa: ASYNC913 - every way through it parks, sleeps or returns
             left = self._last_activity + idle_timeout - trio.current_time()
             if self.lifecycle.state is State.PAUSED or self.link.working:
                 await self._news.park()

@@ -8,7 +8,7 @@ innermost one counts.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import attrs
@@ -133,6 +133,8 @@ class Lifecycle:
 
     def __init__(self) -> None:
         self.history: list[State] = []
+        self.on_enter: Callable[[State], None] = lambda state: None
+        """Called with each state that is entered."""
 
     @property
     def state(self) -> State:
@@ -156,6 +158,7 @@ class Lifecycle:
             raise AssertionError(f"{self.state} cannot become {state}")
         if not self.history or state is not self.state:
             self.history.append(state)
+            self.on_enter(state)
 
     @staticmethod
     def _is_legal(source: State, target: State) -> bool:

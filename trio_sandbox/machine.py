@@ -75,6 +75,10 @@ class MachinePlan:
     rootfs: RootFilesystem
     base: int
     upper: int | None = None
+    durable: bool = False
+    """Whether the guest's flushes reach the host's disk: for a disk that outlives the machine."""
+    name_disk: Callable[[int], None] = attrs.field(default=lambda descriptor: None, eq=False)
+    """Called with the descriptor of a disk that was made new, before the machine writes to it."""
     mark: Callable[[str], None] = attrs.field(default=lambda stage: None, eq=False)
     ports: tuple[Port, ...] = ()
 
@@ -96,7 +100,7 @@ class MachinePlan:
             console=sockets.console,
             monitor=sockets.monitor,
             agent=sockets.agent,
-            disks=(Disk("base", self.base, readonly=True), Disk("upper", upper, readonly=False)),
+            disks=(Disk("base", self.base, readonly=True), Disk("upper", upper, readonly=False, durable=self.durable)),
             ports=self.ports,
             memory=memory,
             name=self.config.name,
@@ -115,7 +119,7 @@ class MachinePlan:
     @property
     def template_key(self) -> str:
         """A digest of all that a template depends on: everything that shapes the machine, and what is in it."""
-        fixed = attrs.evolve(self, config=attrs.evolve(self.config, name="template"), base=3)
+        fixed = attrs.evolve(self, config=attrs.evolve(self.config, name="template"), base=3, durable=False)
         argv = qemu_argv(fixed.spec(Sockets(0, 1, 2), 4, Memory(5, shared=True)))
         inside = ("blank",) if self.blank else (self.rootfs.chain_id, UPPER_MIB, WARM_FILES)
         depends_on = (
@@ -156,6 +160,7 @@ async def _serve_cold(plan: MachinePlan, task_status: trio.TaskStatus[tuple[Mach
         upper = plan.upper
         if upper is None:
             upper = stack.enter_context(closing_descriptor(await create_upper(plan.home, UPPER_MIB)))
+            plan.name_disk(upper)
         plan.mark("disks")
         async with _booted(plan, lambda sockets: plan.spec(sockets, upper)) as (machine, link):
             plan.mark("hello")
@@ -206,6 +211,7 @@ def _disk_of_clone(plan: MachinePlan, template: OpenTemplate) -> Iterator[int]:
         return
     assert template.upper is not None
     with closing_descriptor(anonymous_copy(template.upper, plan.home.scratch)) as upper:
+        plan.name_disk(upper)
         yield upper
 
 

@@ -31,6 +31,7 @@ from trio_sandbox.relay.link import AgentLink, LinkLost, Session
 from trio_sandbox.relay.messages import Answer, Ended, Request, SessionInfo, Shutdown, Welcome
 from trio_sandbox.relay.relay import Listener, Relay
 from trio_sandbox.relay.unix_listener import UnixListener
+from trio_sandbox.state.record import Record
 from trio_sandbox.vm.supervise import POWER_OFF_TIMEOUT, Machine
 
 FORCED = frozenset({EndReason.KILLED, EndReason.CANCELLED})
@@ -50,6 +51,7 @@ class Runtime:
     """Seconds since the request at which each stage was reached."""
     life: Life | None = None
     """From ready on."""
+    record: Record | None = None
     end: End | None = None
     crash: SandboxCrashedError | None = None
     relay: Relay = attrs.field(init=False)
@@ -157,15 +159,22 @@ class Runtime:
         """Take no new sessions from now on; stop when the open ones have ended, or after `timeout` seconds."""
         await trio.lowlevel.checkpoint()
         self._living().drain(EndReason.DRAINED, timeout)
+        await self._recorded()
+
+    async def _recorded(self) -> None:
+        if self.record is not None:
+            await self.record.settled()
 
     async def pause(self) -> None:
         """Return when the machine stands still. Raises SandboxDrainingError, SandboxNotRunningError."""
         await self._living().pause()
+        await self._recorded()
         self._living()
 
     async def resume(self) -> None:
         """Return when the machine runs. Raises SandboxNotRunningError."""
         await self._living().resume()
+        await self._recorded()
         self._living()
 
     async def touch(self) -> None:
@@ -212,10 +221,10 @@ class Runtime:
         if grace.cancelled_caught and life.asked not in FORCED:
             life.machine.grace = POWER_OFF_TIMEOUT
 
-    def finish(self, error: BaseException | None) -> None:
-        """The machine is gone: find out why, and tell everyone who waits."""
-        self.end = self._find_end(error)
-        self.lifecycle.end(self.end)
+    def finish(self, end: End) -> None:
+        """The machine is gone: tell everyone who waits."""
+        self.end = end
+        self.lifecycle.end(end)
         if self.end.reason in CRASHES:
             self.crash = SandboxCrashedError(self.config.name, self.end.reason, self.end.console_tail)
         if self.link is not None:
@@ -223,7 +232,8 @@ class Runtime:
         self.relay.end(self.ended_message())
         self.ended.set()
 
-    def _find_end(self, error: BaseException | None) -> End:
+    def find_end(self, error: BaseException | None) -> End:
+        """How the machine ended that is gone now. error: what `serve_sandbox` meets instead of its end."""
         exit_ = self.machine.exit if self.machine is not None else None
         tail = exit_.console_tail if exit_ is not None else ""
         if isinstance(error, RemoteProtocolError):

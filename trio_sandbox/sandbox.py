@@ -10,22 +10,28 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
+import attrs
 import trio
 
 from trio_sandbox.client.sandbox import Sandbox
 from trio_sandbox.config import SandboxConfig
+from trio_sandbox.files import publish, storage_errors
 from trio_sandbox.home import Home
 from trio_sandbox.host.ready import host_assets
+from trio_sandbox.image.pinned import pin, pinned
 from trio_sandbox.image.rootfs import RootFilesystem, prepare_rootfs
+from trio_sandbox.life import STOP_TIMEOUT
 from trio_sandbox.lifecycle import End, State
 from trio_sandbox.machine import MachinePlan, closing_descriptor, serve_machine
 from trio_sandbox.names import reserved_name
 from trio_sandbox.runtime import Runtime
 from trio_sandbox.service import service
+from trio_sandbox.state.record import Record, Tenure, disk_of, recorded
 from trio_sandbox.vm.command import Port
 
 
@@ -34,48 +40,81 @@ async def serve_sandbox(
     home: Home,
     ports: tuple[Port, ...] = (),
     *,
+    tenure: Tenure = Tenure.EPHEMERAL,
+    detached: bool = False,
     task_status: trio.TaskStatus[Runtime] = trio.TASK_STATUS_IGNORED,
 ) -> End:
     """Be the sandbox `config` until it ends, and return how it ended. Reports `started(runtime)` when it is ready.
 
-    ports: more virtio-serial ports of the machine, which then boots cold.
+    ports: more virtio-serial ports of the machine, which then boots cold. tenure: whether it is removed at its end,
+    stays, or is one that stayed and starts again, from its own disk and the layers that it was made of. detached: what
+    its row says of its owner.
 
-    Raises, before it is ready: SandboxAlreadyExistsError, HostNotReadyError, ImageError, StorageError, BootError;
-    afterwards:
-    SandboxCrashedError, RemoteProtocolError. Cancellation: the machine is killed; nothing of it is left when the
-    cancellation goes on.
+    Raises, before it is ready: SandboxAlreadyExistsError, SandboxNotFoundError, SandboxStillRunningError,
+    HostNotReadyError, ImageError, StorageError, BootError; afterwards: SandboxCrashedError, RemoteProtocolError.
+    Cancellation: the machine is killed; of an ephemeral sandbox nothing is left when the cancellation goes on.
     """
     runtime = Runtime(config)
     mark = _stopwatch(runtime.timings)
-    with reserved_name(home, config.name), runtime.lifecycle.within(State.CREATING):
+    async with AsyncExitStack() as stack:
+        stack.enter_context(reserved_name(home, config.name))
+        stack.enter_context(runtime.lifecycle.within(State.CREATING))
+        record = await stack.enter_async_context(recorded(config, home, tenure, detached=detached))
+        runtime.record, runtime.lifecycle.on_enter = record, record.entered
         assets = await host_assets(home)
         mark("assets")
-        rootfs = await prepare_rootfs(config.image, home)
+        rootfs = pinned(record.folder, home) if tenure is Tenure.KNOWN else await prepare_rootfs(config.image, home)
         runtime.image = rootfs.config
         mark("image")
-        with closing_descriptor(os.open(rootfs.path, os.O_RDONLY | os.O_CLOEXEC)) as base:
-            plan = MachinePlan(config, home, assets, rootfs, base, ports=ports, mark=mark)
-            async with service(runtime.relay.serve, name="relay"):
-                try:
-                    async with service(serve_machine, plan, name="machine") as (machine, link):
-                        life = runtime.begin(machine, link)
-                        mark("ready")
-                        with runtime.lifecycle.within(State.RUNNING):
-                            task_status.started(runtime)
-                        await life.run()
-                        if not machine.exited.is_set():
-                            with runtime.lifecycle.within(State.STOPPING):
-                                await runtime.power_off()
-                except BaseException as error:
-                    runtime.finish(error)
-                    await runtime.relay.last_words()  # noqa: ASYNC102, ASYNC120 - shielded and timed within
-                    raise
-                runtime.finish(None)
-                await runtime.relay.last_words()
+        base = stack.enter_context(closing_descriptor(os.open(rootfs.path, os.O_RDONLY | os.O_CLOEXEC)))
+        plan = MachinePlan(config, home, assets, rootfs, base, ports=ports, mark=mark)
+        plan = stack.enter_context(_with_disk(plan, record))
+        async with service(runtime.relay.serve, name="relay"):
+            try:
+                async with service(serve_machine, plan, name="machine") as (machine, link):
+                    life = runtime.begin(machine, link)
+                    await record.ready(rootfs.chain_id, next(iter(runtime.addresses), ""))
+                    mark("ready")
+                    with runtime.lifecycle.within(State.RUNNING):
+                        task_status.started(runtime)
+                    await life.run()
+                    if not machine.exited.is_set():
+                        with runtime.lifecycle.within(State.STOPPING):
+                            await runtime.power_off()
+            except BaseException as error:
+                await _finish(runtime, record, error)  # noqa: ASYNC102, ASYNC120 - shielded and timed within
+                raise
+            await _finish(runtime, record, None)
     if runtime.crash is not None:
         raise runtime.crash
     assert runtime.end is not None
     return runtime.end
+
+
+async def _finish(runtime: Runtime, record: Record, error: BaseException | None) -> None:
+    """The machine is gone: write down how, tell everyone, and give those who asked for it a moment to hear it."""
+    end = runtime.find_end(error)
+    await record.ended(end)
+    runtime.finish(end)
+    await runtime.relay.last_words()
+
+
+@contextmanager
+def _with_disk(plan: MachinePlan, record: Record) -> Iterator[MachinePlan]:
+    """The plan with the disk of a sandbox that stays: its own, or one that gets a name as soon as it is made."""
+    path = disk_of(plan.home, record.name)
+    match record.tenure:
+        case Tenure.EPHEMERAL:
+            yield plan
+        case Tenure.NEW:
+            pin(record.folder, plan.rootfs)
+            keep = partial(publish, path=path, durable=False)
+            yield attrs.evolve(plan, durable=True, name_disk=keep)
+        case Tenure.KNOWN:
+            with storage_errors(path):
+                descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            with closing_descriptor(descriptor):
+                yield attrs.evolve(plan, durable=True, upper=descriptor)
 
 
 def _stopwatch(timings: dict[str, float]) -> Callable[[str], None]:
@@ -83,14 +122,16 @@ def _stopwatch(timings: dict[str, float]) -> Callable[[str], None]:
     return lambda stage: timings.__setitem__(stage, time.perf_counter() - start)
 
 
-async def _hosted(config: SandboxConfig, home: Home, *, task_status: trio.TaskStatus[Runtime]) -> None:
+async def _hosted(config: SandboxConfig, home: Home, tenure: Tenure, *, task_status: trio.TaskStatus[Runtime]) -> None:
     """A sandbox in somebody's block: when it ends as it was asked to, the block goes on with a handle that says so."""
-    await serve_sandbox(config, home, task_status=task_status)
+    await serve_sandbox(config, home, tenure=tenure, task_status=task_status)
     await trio.sleep_forever()
 
 
 @asynccontextmanager
-async def open_sandbox(name: str, *, home: Home | None = None, **options: Any) -> AsyncIterator[Sandbox]:
+async def open_sandbox(
+    name: str, *, home: Home | None = None, keep: bool = False, **options: Any
+) -> AsyncIterator[Sandbox]:
     """A sandbox for the length of a block: `async with open_sandbox("worker", image="local/base") as sb:`.
 
     name: 1–128 bytes, letters, digits, '.', '_', '-', starting with a letter or digit; unique in the data folder.
@@ -101,17 +142,29 @@ async def open_sandbox(name: str, *, home: Home | None = None, **options: Any) -
     one template share the layout of their kernels' address space, which False avoids at the price of a boot.
     listen: path of a Unix socket on which other processes of this user may connect. websocket: a WebSocketAddress on
     which clients that bring its token may. idle_timeout: seconds without open programs and file operations after which
-    it drains and stops. max_duration: seconds of life after which it does. home: the data folder (`Home.default()`).
+    it drains and stops. max_duration: seconds of life after which it does. labels: for `Sandbox.list`. home: the data
+    folder (`Home.default()`). keep: at the end of the block the sandbox is stopped, with its data written, and stays,
+    for `Sandbox.start` (False: it is killed and removed).
 
     Entering raises InvalidConfigError (all problems at once), UnsupportedError for a documented option that is not
     built yet, SandboxAlreadyExistsError, HostNotReadyError, ImageError, StorageError or BootError; nothing is left
     then. When the machine crashes, the block is cancelled and SandboxCrashedError leaves it. A lone failure leaves
     bare; a failure of the block and one of the sandbox together leave as an ExceptionGroup. Leaving the block, in
-    whatever way, kills the machine and removes all of it before it returns.
+    whatever way, ends the machine before it returns; a cancellation from outside kills it, also with `keep`.
     """
     config = SandboxConfig.from_options(name, options)
-    async with service(_hosted, config, home or Home.default(), name=f"sandbox {name}") as runtime:
-        yield Sandbox(runtime)
+    tenure = Tenure.NEW if keep else Tenure.EPHEMERAL
+    async with service(_hosted, config, home or Home.default(), tenure, name=f"sandbox {name}") as runtime:
+        try:
+            yield Sandbox(runtime)
+        except trio.Cancelled:
+            raise
+        except BaseException:
+            if keep:
+                await runtime.stop(STOP_TIMEOUT)  # noqa: ASYNC120 - then the cancellation is what leaves the block
+            raise
+        if keep:
+            await runtime.stop(STOP_TIMEOUT)
 
 
 __all__ = ["RootFilesystem", "Runtime", "Sandbox", "open_sandbox", "serve_sandbox"]

@@ -198,7 +198,7 @@ async def test_a_sandbox_with_a_disk_of_its_own_keeps_what_it_wrote(
     ):
         for number in range(3):
             marks: list[str] = []
-            plan = MachinePlan(config, home, assets, rootfs, base, upper, marks.append)
+            plan = MachinePlan(config, home, assets, rootfs, base, upper, mark=marks.append)
             async with service(serve_machine, plan) as (machine, link):
                 assert marks[-1] == ("spawned" if choice else "hello")
                 assert await output_of(link, "cat /root/visits") == "visit\n" * number

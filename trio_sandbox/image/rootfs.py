@@ -89,7 +89,12 @@ async def prepare_rootfs(
 
 
 def _path_of(image: Image, home: Home) -> Path:
-    return home.rootfs / f"{image.chain_id.removeprefix('sha256:')}.v{FORMAT}.squashfs"
+    return squashfs_path(image.chain_id, home)
+
+
+def squashfs_path(chain_id: str, home: Home) -> Path:
+    """Where the root file system made of these layers is, if it was made."""
+    return home.rootfs / f"{chain_id.removeprefix('sha256:')}.v{FORMAT}.squashfs"
 
 
 def is_sound(path: Path) -> bool:

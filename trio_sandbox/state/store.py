@@ -117,6 +117,11 @@ class Store:
             database.execute("DELETE FROM sandbox WHERE name = ?", (name,))
             return row
 
+    def discard(self, name: str) -> None:
+        """Forget a sandbox, if it is known."""
+        with self._transaction() as database:
+            database.execute("DELETE FROM sandbox WHERE name = ?", (name,))
+
     def claim(self, name: str, owner: Owner, **changes: Any) -> SandboxRow:
         """Begin to own a sandbox that does not run, as CREATING; the row as it was. Raises SandboxNotFoundError, and
         ValueError with the state of one that is owned.
