@@ -43,6 +43,8 @@ class Runtime:
     """A sandbox from within: what `serve_sandbox` reports when it is ready, and what its handle works on."""
 
     config: SandboxConfig
+    socket: Path | None = None
+    """Where its own process listens, beside what `config` asks for."""
     lifecycle: Lifecycle = attrs.Factory(Lifecycle)
     image: ImageConfig | None = None
     machine: Machine | None = None
@@ -58,7 +60,7 @@ class Runtime:
     ended: trio.Event = attrs.Factory(trio.Event)
 
     def __attrs_post_init__(self) -> None:
-        self.relay = Relay(self, _listeners(self.config))
+        self.relay = Relay(self, _listeners(self.config, self.socket))
 
     # -- what the handle calls (`client.transport.SandboxControl`)
 
@@ -315,8 +317,8 @@ class Runtime:
         return Ended(self.lifecycle.state, self.end.reason, self.end.exit_code, self.end.console_tail)
 
 
-def _listeners(config: SandboxConfig) -> tuple[Listener, ...]:
-    listeners: list[Listener] = []
+def _listeners(config: SandboxConfig, socket: Path | None) -> tuple[Listener, ...]:
+    listeners: list[Listener] = [] if socket is None else [UnixListener(socket)]
     if config.listen is not None:
         listeners.append(UnixListener(Path(os.path.abspath(config.listen))))
     if (asked := config.websocket) is not None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -31,7 +32,9 @@ from trio_sandbox.machine import MachinePlan, closing_descriptor, serve_machine
 from trio_sandbox.names import reserved_name
 from trio_sandbox.runtime import Runtime
 from trio_sandbox.service import service
-from trio_sandbox.state.record import Record, Tenure, disk_of, recorded
+from trio_sandbox.state.places import disk_of
+from trio_sandbox.state.record import Record, recorded
+from trio_sandbox.state.rows import Tenure
 from trio_sandbox.vm.command import Port
 
 
@@ -42,19 +45,20 @@ async def serve_sandbox(
     *,
     tenure: Tenure = Tenure.EPHEMERAL,
     detached: bool = False,
+    socket: Path | None = None,
     task_status: trio.TaskStatus[Runtime] = trio.TASK_STATUS_IGNORED,
 ) -> End:
     """Be the sandbox `config` until it ends, and return how it ended. Reports `started(runtime)` when it is ready.
 
     ports: more virtio-serial ports of the machine, which then boots cold. tenure: whether it is removed at its end,
     stays, or is one that stayed and starts again, from its own disk and the layers that it was made of. detached: what
-    its row says of its owner.
+    its row says of its owner. socket: one more Unix socket to listen on, beside what `config` asks for.
 
     Raises, before it is ready: SandboxAlreadyExistsError, SandboxNotFoundError, SandboxStillRunningError,
     HostNotReadyError, ImageError, StorageError, BootError; afterwards: SandboxCrashedError, RemoteProtocolError.
     Cancellation: the machine is killed; of an ephemeral sandbox nothing is left when the cancellation goes on.
     """
-    runtime = Runtime(config)
+    runtime = Runtime(config, socket)
     mark = _stopwatch(runtime.timings)
     async with AsyncExitStack() as stack:
         stack.enter_context(reserved_name(home, config.name))

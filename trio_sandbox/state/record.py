@@ -7,8 +7,6 @@ end written, or is removed if it was ephemeral. All waits for the database are s
 
 from __future__ import annotations
 
-import enum
-import shutil
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -25,39 +23,9 @@ from trio_sandbox.home import Home
 from trio_sandbox.lifecycle import TERMINAL, End, State
 from trio_sandbox.service import service
 from trio_sandbox.state.owner import Owner
-from trio_sandbox.state.rows import SandboxRow
+from trio_sandbox.state.places import folder_of, remove_folder, store_of
+from trio_sandbox.state.rows import SandboxRow, Tenure
 from trio_sandbox.state.store import Store
-
-
-class Tenure(enum.Enum):
-    """What becomes of a sandbox at its end."""
-
-    EPHEMERAL = "ephemeral"
-    """It is removed, with all of it; its disk never has a name."""
-    NEW = "new"
-    """It is created now, and stays."""
-    KNOWN = "known"
-    """It exists, and is started again."""
-
-
-def folder_of(home: Home, name: str) -> Path:
-    """Where a sandbox keeps what is its own. Not made here."""
-    return home.folder("sandboxes") / name
-
-
-def disk_of(home: Home, name: str) -> Path:
-    """The writable disk of a sandbox that stays."""
-    return folder_of(home, name) / "upper.ext4"
-
-
-def store_of(home: Home) -> Store:
-    """The store, which removes the folder of an ephemeral sandbox whose owner died."""
-    return Store.of(home, partial(remove_folder, home))
-
-
-def remove_folder(home: Home, name: str) -> None:
-    """Remove what a sandbox kept. Harmless when it is gone."""
-    shutil.rmtree(folder_of(home, name), ignore_errors=True)
 
 
 @attrs.define(eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 
 import attrs
@@ -11,6 +12,17 @@ from trio_sandbox.state.owner import Owner
 
 LIVE = frozenset({State.CREATING, State.RUNNING, State.PAUSED, State.DRAINING, State.STOPPING})
 """States of a sandbox that somebody owns."""
+
+
+class Tenure(enum.Enum):
+    """What becomes of a sandbox at its end."""
+
+    EPHEMERAL = "ephemeral"
+    """It is removed, with all of it; its disk never has a name."""
+    NEW = "new"
+    """It is created now, and stays."""
+    KNOWN = "known"
+    """It exists, and is started again."""
 
 
 @attrs.frozen
