@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,12 +85,17 @@ def test_a_sparse_copy_is_equal_and_as_sparse(
 
 def test_a_name_is_held_once_and_leaves_no_file_of_its_own(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    with reserved_name(home, "a"), reserved_name(home, "b"):
-        with pytest.raises(SandboxAlreadyExistsError, match="'a'"), reserved_name(home, "a"):
+
+    async def hold() -> None:
+        async with reserved_name(home, "a"), reserved_name(home, "b"):
+            with pytest.raises(SandboxAlreadyExistsError, match="'a'"):
+                async with reserved_name(home, "a"):
+                    pass
+            assert os.listdir(home.run) == ["locks"]
+        async with reserved_name(home, "a"):
             pass
-        assert os.listdir(home.run) == ["locks"]
-    with reserved_name(home, "a"):
-        pass
+
+    trio.run(hold)
 
 
 def test_the_home_folder_is_private(tmp_path: Path) -> None:

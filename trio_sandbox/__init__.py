@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trio_sandbox.client.attach import AttachResult as AttachResult
+    from trio_sandbox.client.connect import connect as connect
     from trio_sandbox.client.event_lines import Event as Event
     from trio_sandbox.client.events import EventStream as EventStream
     from trio_sandbox.client.fs import SandboxFs as SandboxFs
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from trio_sandbox.client.fs_types import FsEntry as FsEntry
     from trio_sandbox.client.fs_types import FsEntryKind as FsEntryKind
     from trio_sandbox.client.fs_types import FsMetadata as FsMetadata
+    from trio_sandbox.client.handle import SandboxHandle as SandboxHandle
+    from trio_sandbox.client.handle import SandboxInfo as SandboxInfo
     from trio_sandbox.client.options import Stdin as Stdin
     from trio_sandbox.client.outcome import ExecEvent as ExecEvent
     from trio_sandbox.client.outcome import ExecEventType as ExecEventType
@@ -42,7 +45,6 @@ if TYPE_CHECKING:
     from trio_sandbox.client.outcome import ResourceUsage as ResourceUsage
     from trio_sandbox.client.program import ExecHandle as ExecHandle
     from trio_sandbox.client.program import ExecSink as ExecSink
-    from trio_sandbox.client.remote import connect as connect
     from trio_sandbox.client.rlimits import Rlimit as Rlimit
     from trio_sandbox.client.rlimits import RlimitResource as RlimitResource
     from trio_sandbox.client.sandbox import PingResult as PingResult
@@ -92,10 +94,11 @@ _HOMES = {
     "trio_sandbox.client.fs": ("SandboxFs",),
     "trio_sandbox.client.fs_streams": ("FsEntryStream", "FsReadStream", "FsWriteSink"),
     "trio_sandbox.client.fs_types": ("FsCopied", "FsEntry", "FsEntryKind", "FsMetadata"),
+    "trio_sandbox.client.handle": ("SandboxHandle", "SandboxInfo"),
     "trio_sandbox.client.options": ("Stdin",),
     "trio_sandbox.client.outcome": ("ExecEvent", "ExecEventType", "ExecOutput", "ExitStatus", "ResourceUsage"),
     "trio_sandbox.client.program": ("ExecHandle", "ExecSink"),
-    "trio_sandbox.client.remote": ("connect",),
+    "trio_sandbox.client.connect": ("connect",),
     "trio_sandbox.client.rlimits": ("Rlimit", "RlimitResource"),
     "trio_sandbox.client.sandbox": ("PingResult", "Sandbox"),
     "trio_sandbox.client.terminal": ("Terminal",),

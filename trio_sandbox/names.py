@@ -1,22 +1,56 @@
 """A sandbox's name belongs to one sandbox at a time, across processes, without leaving a file for each.
 
-The name is a lock (`locks.py`): the kernel drops it with its holder, so a process that is killed holds no name.
+The name is a lock (`locks.py`): the kernel drops it with its holder, so a process that is killed holds no name. A
+process that has ended its sandbox holds the name for a moment longer; whoever knows that it has ended may wait for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
-from trio_sandbox.errors import SandboxAlreadyExistsError
+import trio
+
+from trio_sandbox.errors import SandboxAlreadyExistsError, SandboxStillRunningError
 from trio_sandbox.home import Home
 from trio_sandbox.locks import held_if_free
 
+PAUSE = 0.01
+"""Seconds between two tries."""
+
+
+@asynccontextmanager
+async def reserved_name(
+    home: Home, name: str, is_live: Callable[[], bool] = lambda: True, patience: float = 5.0
+) -> AsyncIterator[None]:
+    """Hold `name` in `home` for the block. is_live: whether whoever holds it now has a sandbox that lives; if not, it
+    is waited for, for at most `patience` seconds. Raises SandboxAlreadyExistsError, StorageError.
+    """
+    until = trio.current_time() + patience
+    while True:
+        with held_if_free(home, _key(name)) as held:
+            if held:
+                yield
+                return
+        if await trio.to_thread.run_sync(is_live) or trio.current_time() > until:
+            raise SandboxAlreadyExistsError(name)
+        await trio.sleep(PAUSE)
+
 
 @contextmanager
-def reserved_name(home: Home, name: str) -> Iterator[None]:
-    """Hold `name` in `home` for the block. Raises SandboxAlreadyExistsError, StorageError."""
-    with held_if_free(home, f"name {name}") as held:
-        if not held:
-            raise SandboxAlreadyExistsError(name)
-        yield
+def waited_name(home: Home, name: str, patience: float) -> Iterator[None]:
+    """Hold `name` for the block, waiting for at most `patience` seconds. Blocks. Raises SandboxStillRunningError."""
+    until = time.monotonic() + patience
+    while True:
+        with held_if_free(home, _key(name)) as held:
+            if held:
+                yield
+                return
+        if time.monotonic() > until:
+            raise SandboxStillRunningError(name)
+        time.sleep(PAUSE)
+
+
+def _key(name: str) -> str:
+    return f"name {name}"

@@ -189,6 +189,19 @@ class Runtime:
             raise self.failure()
         return self.life
 
+    @property
+    def owns_lifecycle(self) -> bool:
+        """False: the block does."""
+        return False
+
+    async def leave(self) -> None:
+        """Raises UnsupportedError: the sandbox ends with the block of `open_sandbox`."""
+        await self.release()
+
+    async def remove(self) -> None:
+        """Raises UnsupportedError: the sandbox is removed with its block."""
+        raise UnsupportedError("removing a sandbox of open_sandbox", "it is removed with its block")
+
     async def release(self) -> None:
         """Raises UnsupportedError: the sandbox ends with its block."""
         raise UnsupportedError("letting go of a sandbox of open_sandbox", "it ends with its block")

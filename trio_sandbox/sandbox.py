@@ -32,7 +32,7 @@ from trio_sandbox.machine import MachinePlan, closing_descriptor, serve_machine
 from trio_sandbox.names import reserved_name
 from trio_sandbox.runtime import Runtime
 from trio_sandbox.service import service
-from trio_sandbox.state.places import disk_of
+from trio_sandbox.state.places import disk_of, is_live
 from trio_sandbox.state.record import Record, recorded
 from trio_sandbox.state.rows import Tenure
 from trio_sandbox.vm.command import Port
@@ -61,7 +61,7 @@ async def serve_sandbox(
     runtime = Runtime(config, socket)
     mark = _stopwatch(runtime.timings)
     async with AsyncExitStack() as stack:
-        stack.enter_context(reserved_name(home, config.name))
+        await stack.enter_async_context(reserved_name(home, config.name, partial(is_live, home, config.name)))
         stack.enter_context(runtime.lifecycle.within(State.CREATING))
         record = await stack.enter_async_context(recorded(config, home, tenure, detached=detached))
         runtime.record, runtime.lifecycle.on_enter = record, record.entered

@@ -166,6 +166,14 @@ class ScriptedControl:
     async def sessions(self) -> tuple[SessionInfo, ...]:
         raise NotImplementedError
 
+    owns_lifecycle = False
+
+    async def leave(self) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    async def remove(self) -> None:
+        await anyio.lowlevel.checkpoint()
+
     async def drain(self, timeout: float | None) -> None:
         await anyio.lowlevel.checkpoint()
 

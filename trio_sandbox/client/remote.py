@@ -9,27 +9,35 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from functools import partial
 
 import anyio
+import anyio.to_thread
 import attrs
 
 from trio_sandbox.client.connection import Connection, RemoteSession, open_connection
-from trio_sandbox.client.sandbox import Sandbox
+from trio_sandbox.client.ownership import Ownership
 from trio_sandbox.errors import (
     ConnectionLostError,
+    NamedSandboxError,
     SandboxDrainingError,
     SandboxError,
     SandboxNotRunningError,
     SandboxPausedError,
     UnsupportedError,
 )
+from trio_sandbox.home import Home
 from trio_sandbox.lifecycle import End, EndReason
 from trio_sandbox.relay.events import Opener
 from trio_sandbox.relay.frames import FrameType
 from trio_sandbox.relay.messages import Answer, Request, SessionInfo, Welcome
+from trio_sandbox.state.places import forget
+from trio_sandbox.state.rows import SandboxRow
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for the relay to answer, beyond the time that the client is willing to wait for a place."""
+POLL = 0.1
+"""Seconds between two looks at a sandbox that somebody else ends."""
 
 
 @attrs.define(eq=False)
@@ -38,6 +46,11 @@ class RemoteControl:
 
     connection: Connection
     welcome: Welcome
+    ownership: Ownership | None = None
+
+    @property
+    def owns_lifecycle(self) -> bool:
+        return self.ownership is not None and self.ownership.is_held
 
     @property
     def name(self) -> str:
@@ -115,27 +128,16 @@ class RemoteControl:
 
     async def _end(self, request: Request) -> None:
         if self.connection.ended is None:
-            await self._ask(request)
+            try:
+                await self._ask(request)
+            except ConnectionLostError:
+                if self.ownership is None:
+                    raise  # else its process's end says it all
+        if self.ownership is not None:
+            await self.ownership.ended()
 
     async def _ask(self, request: Request) -> Answer:
-        control = await open_connection(self.connection.address)
-        try:
-            with anyio.fail_after(CONNECT_TIMEOUT):
-                await control.join(control=True, wait=0)
-            answer = await control.request(request, FrameType.ANSWER)
-        finally:
-            with anyio.CancelScope(shield=True):  # closing a socket does not wait
-                await control.aclose()
-        assert isinstance(answer, Answer)
-        if answer.error:
-            raise self._error(request, answer)
-        return answer
-
-    def _error(self, request: Request, answer: Answer) -> SandboxError:
-        known = {kind.__name__: kind for kind in (SandboxDrainingError, SandboxPausedError, SandboxNotRunningError)}
-        if answer.error in known:
-            return known[answer.error](self.name)
-        return UnsupportedError(f"the request {request.op!r}", answer.message)
+        return await request_of(self.connection.address, self.name, request)
 
     async def wait(self) -> End:
         """Wait for the end of the sandbox. Raises ConnectionLostError when nobody is left to tell of it."""
@@ -150,31 +152,63 @@ class RemoteControl:
 
     async def release(self) -> None:
         """Close the connection: the sandbox goes on, and so do the sessions that survive their client."""
+        if self.ownership is not None:
+            self.ownership.set_free()
         await self.connection.aclose()
 
+    async def leave(self) -> None:
+        """The end of the handle's block: the owner kills and removes, any other lets go."""
+        if not self.owns_lifecycle or self.ownership is None:
+            await self.release()
+            return
+        await self.kill()
+        await self.connection.aclose()
+        await self.remove(self.ownership.home)
 
-async def connect(address: str | os.PathLike[str], *, timeout: float = CONNECT_TIMEOUT, wait: float = 0.0) -> Sandbox:
-    """A handle of a sandbox that another process of this user runs with `listen=address`.
+    async def remove(self, home: Home | None = None) -> None:
+        """Forget the sandbox and all that it kept. Raises SandboxStillRunningError."""
+        home = home or (self.ownership.home if self.ownership is not None else Home.default())
+        await anyio.to_thread.run_sync(partial(forget, home, self.name, missing_ok=True))
 
-    `async with await connect("worker.sock") as sb:` lets go of it at the end of the block: what was started there is
-    killed, apart from programs that survive their client; the sandbox itself goes on.
 
-    timeout: seconds for the relay to answer (10). wait: seconds to wait for a place when all 16 channels are taken (0:
-    not at all). Raises ClientLimitError (limit and usage), ConnectionLostError when nobody listens or answers.
-    Cancellation: nothing is left.
+async def request_of(address: str, name: str, request: Request) -> Answer:
+    """Ask the sandbox behind `address` something as a whole, on a connection that takes no channel.
+
+    Raises ConnectionLostError, ClientLimitError (four others ask at this moment), SandboxDrainingError,
+    SandboxPausedError, SandboxNotRunningError, UnsupportedError.
     """
-    if timeout <= 0 or wait < 0:
-        raise ValueError("timeout must be positive, and wait non-negative")
-    connection: Connection | None = None
+    control = await open_connection(address)
     try:
-        with anyio.move_on_after(timeout + wait):
-            connection = await open_connection(address)
-            return Sandbox(RemoteControl(connection, await connection.join(control=False, wait=wait)))
-    except BaseException:
-        if connection is not None:
-            with anyio.CancelScope(shield=True):  # closing a socket does not wait
-                await connection.aclose()
-        raise
-    if connection is not None:
-        await connection.aclose()
-    raise ConnectionLostError(os.fspath(address))
+        with anyio.fail_after(CONNECT_TIMEOUT):
+            await control.join(control=True, wait=0)
+        answer = await control.request(request, FrameType.ANSWER)
+    finally:
+        with anyio.CancelScope(shield=True):  # closing a socket does not wait
+            await control.aclose()
+    assert isinstance(answer, Answer)
+    if answer.error in REFUSALS:
+        raise REFUSALS[answer.error](name)
+    if answer.error:
+        raise UnsupportedError(f"the request {request.op!r}", answer.message)
+    return answer
+
+
+REFUSALS: dict[str, type[NamedSandboxError]] = {
+    kind.__name__: kind for kind in (SandboxDrainingError, SandboxPausedError, SandboxNotRunningError)
+}
+
+
+async def wait_until_gone(row: SandboxRow) -> None:
+    """Wait until the process that owns a sandbox is gone, or a moment has passed."""
+    try:
+        descriptor = os.pidfd_open(row.owner.pid) if row.owner is not None else -1
+    except ProcessLookupError:
+        return
+    if descriptor < 0:
+        await anyio.sleep(POLL)
+        return
+    try:
+        with anyio.move_on_after(POLL):  # a process may own more than this sandbox
+            await anyio.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
+import warnings
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -11,18 +11,16 @@ from typing import Any
 import anyio
 import attrs
 
-from trio_sandbox.client.attach import AttachResult, bridge
-from trio_sandbox.client.deadlines import deadline_ms
-from trio_sandbox.client.detach_keys import parse_detach_keys
-from trio_sandbox.client.events import DEFAULT_BUFFER, EventStream, Overflow, emit, subscribe_request
-from trio_sandbox.client.fs import SandboxFs
-from trio_sandbox.client.options import DEFAULT_SIZE, DEFAULT_TERM, ExecOptions, Stdin, check_session_id, exec_request
-from trio_sandbox.client.outcome import ExecOutput
-from trio_sandbox.client.program import ExecHandle, Leave
-from trio_sandbox.client.rlimits import Rlimit
-from trio_sandbox.client.terminal import Terminal
-from trio_sandbox.client.transport import SandboxControl
-from trio_sandbox.relay.messages import Attach, SessionInfo
+from trio_sandbox.client.creation import in_thread, make_sandbox
+from trio_sandbox.client.guest_calls import GuestCalls
+from trio_sandbox.client.handle import SandboxHandle
+from trio_sandbox.config import SandboxConfig
+from trio_sandbox.errors import InvalidConfigError, SandboxNotFoundError
+from trio_sandbox.home import Home
+from trio_sandbox.lifecycle import End
+from trio_sandbox.relay.messages import SessionInfo
+from trio_sandbox.state.places import forget, store_of
+from trio_sandbox.state.rows import Tenure
 
 STOP_TIMEOUT = 10.0
 """Seconds that `stop` gives the guest to write its data and power off."""
@@ -36,16 +34,96 @@ class PingResult:
     latency_ms: float
 
 
-class Sandbox:
-    """A sandbox, from `open_sandbox` or `connect`. Operations raise SandboxNotRunningError once it has ended."""
+class Sandbox(GuestCalls):
+    """A sandbox that runs, from `create`, `start`, `open_sandbox` or `connect`. Operations raise SandboxNotRunningError
+    once it has ended.
 
-    def __init__(self, control: SandboxControl) -> None:
-        self._control = control
+    As an async context manager: at the end of the block the owner of a sandbox kills and removes it; any other handle
+    lets go of it.
+    """
+
+    # -- sandboxes in a process of their own
+
+    @staticmethod
+    async def create(
+        name: str | SandboxConfig,
+        *,
+        detached: bool = False,
+        replace: bool = False,
+        replace_with_timeout: float | None = None,
+        home: Home | None = None,
+        **options: Any,
+    ) -> Sandbox:
+        """Create a sandbox and wait until it is ready. It has a process of its own, and works under Trio and asyncio.
+
+        name: the sandbox's, with options as for `open_sandbox`, `image` among them; or a SandboxConfig alone.
+        detached: it survives this process; else it stops when this process is gone, however it ended. replace: end and
+        remove a sandbox that has the name, with 10 s to power off. replace_with_timeout: the same with so many seconds,
+        0 to kill it at once. home: the data folder (`Home.default()`).
+
+        Raises InvalidConfigError (all problems at once), UnsupportedError, SandboxAlreadyExistsError,
+        HostNotReadyError, ImageError, StorageError, BootError. Cancellation: nothing is left.
+        """
+        config = _config(name, options)
+        home = home or Home.default()
+        if replace_with_timeout is not None and (replace_with_timeout < 0 or math.isnan(replace_with_timeout)):
+            raise InvalidConfigError(["replace_with_timeout: must be non-negative"])
+        if replace or replace_with_timeout is not None:
+            await _make_room(config.name, home, STOP_TIMEOUT if replace_with_timeout is None else replace_with_timeout)
+        return Sandbox(await make_sandbox(config, home, Tenure.NEW, detached=detached))
+
+    @staticmethod
+    async def create_detached(name: str | SandboxConfig, **options: Any) -> Sandbox:
+        """`create(…, detached=True)`."""
+        return await Sandbox.create(name, detached=True, **options)
+
+    @staticmethod
+    async def start(name: str, *, detached: bool = False, home: Home | None = None) -> Sandbox:
+        """Start a sandbox that does not run: its own configuration and disk, and the layers that it was made of.
+
+        Raises SandboxNotFoundError, SandboxStillRunningError, ImageNotFoundError when its layers are gone, BootError.
+        Cancellation: it is stopped again.
+        """
+        handle = await Sandbox.get(name, home=home)
+        return await handle.start(detached=detached)
+
+    @staticmethod
+    async def start_detached(name: str, *, home: Home | None = None) -> Sandbox:
+        """`start(name, detached=True)`."""
+        return await Sandbox.start(name, detached=True, home=home)
+
+    @staticmethod
+    async def get(name: str, *, home: Home | None = None) -> SandboxHandle:
+        """What is known of a sandbox, running or not. Raises SandboxNotFoundError."""
+        home = home or Home.default()
+        return SandboxHandle(await in_thread(store_of(home).get, name), home)
+
+    @staticmethod
+    async def list(labels: Mapping[str, str] | None = None, *, home: Home | None = None) -> list[SandboxHandle]:
+        """All sandboxes, oldest first. labels: only those that have all of these."""
+        home = home or Home.default()
+        return [SandboxHandle(row, home) for row in await in_thread(store_of(home).all, labels)]
+
+    @staticmethod
+    async def remove(name: str, *, home: Home | None = None) -> None:
+        """Forget a sandbox that does not run, and all that it kept. Raises SandboxStillRunningError,
+        SandboxNotFoundError.
+        """
+        await in_thread(forget, home or Home.default(), name)
+
+    # -- this one
 
     @property
     async def name(self) -> str:
         """The sandbox's name: `await sb.name`."""
         return self._control.name
+
+    @property
+    async def owns_lifecycle(self) -> bool:
+        """Whether this handle owns the sandbox: one that `create` or `start` returned, detached or not, until
+        `detach()`. `await sb.owns_lifecycle`.
+        """
+        return self._control.owns_lifecycle
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -70,262 +148,15 @@ class Sandbox:
         """
         return self._control.timings
 
-    @property
-    def fs(self) -> SandboxFs:
-        """The files in the sandbox."""
-        return SandboxFs(self._control)
-
-    async def exec(
-        self,
-        cmd: str,
-        args: Sequence[str] | Mapping[str, Any] | None = None,
-        *,
-        cwd: str | None = None,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        stdin: Stdin | bytes | str | None = None,
-        tty: bool = False,
-        rlimits: Sequence[Rlimit] | None = None,
-    ) -> ExecOutput:
-        """Run a command to its end and return its output; a non-zero exit is not an error.
-
-        cmd is literal: no shell, but PATH is searched when it has no slash. cwd and user default to the sandbox's,
-        else the image's, else "/" and root. env is added to the sandbox's. timeout: seconds after which the guest
-        kills it with all that it started. stdin: None is /dev/null. tty: on a terminal of 24 rows and 80 columns, with
-        TERM in its environment; all output is then standard output, and a None stdin is a terminal at which nobody
-        types. All output is kept in memory: use `exec_stream` for much.
-
-        Raises ExecFailedError, ExecTimeoutError, SandboxCrashedError, SandboxNotRunningError; TypeError and ValueError
-        for wrong arguments. Cancellation: the program and its children are killed, and the guest's confirmation is
-        awaited for up to 5 s; where no word can reach the guest, they end there 250 ms after the scope's deadline.
-        """
-        handle = await self.exec_stream(
-            cmd, args, cwd=cwd, user=user, env=env, timeout=timeout, stdin=stdin, tty=tty, rlimits=rlimits
-        )
-        async with handle:
-            return await handle.collect()
-
-    async def exec_stream(
-        self,
-        cmd: str,
-        args: Sequence[str] | Mapping[str, Any] | None = None,
-        *,
-        cwd: str | None = None,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        stdin: Stdin | bytes | str | None = None,
-        tty: bool = False,
-        rlimits: Sequence[Rlimit] | None = None,
-        detached: bool = False,
-    ) -> ExecHandle:
-        """Start a command and return its handle, an iterator of events. Arguments as for `exec`.
-
-        The program is killed when the handle's `async with` block ends, with the sandbox, or a little after the scope
-        in which the handle was last used. detached: it survives all of them but the sandbox, leaving the block detaches
-        from it, and `attach_session` returns it. Cancellation: nothing was started.
-        """
-        given = {
-            "cwd": cwd,
-            "user": user,
-            "env": env,
-            "timeout": timeout,
-            "stdin": stdin,
-            "tty": tty or None,
-            "rlimits": rlimits,
-        }
-        return self._start(cmd, ExecOptions.build(cmd, args, given), leave=Leave.DETACHES if detached else Leave.KILLS)
-
-    def _start(
-        self,
-        cmd: str,
-        options: ExecOptions,
-        *,
-        leave: Leave = Leave.KILLS,
-        size: tuple[int, int] = DEFAULT_SIZE,
-        term: str = DEFAULT_TERM,
-    ) -> ExecHandle:
-        request = exec_request(
-            cmd,
-            options,
-            base_env=self._control.base_env,
-            workdir=self._control.default_workdir,
-            user=self._control.default_user,
-            deadline_ms=0 if leave is Leave.DETACHES else deadline_ms(),
-            detached=leave is Leave.DETACHES,
-            detachable=leave is Leave.MAY_DETACH,
-            size=size,
-            term=term,
-        )
-        return ExecHandle(
-            self._control.open_session(request),
-            options.stdin,
-            options.timeout,
-            deadline=math.inf if leave is Leave.DETACHES else anyio.current_effective_deadline(),
-            tty=options.tty,
-            leave=leave,
-        )
-
-    async def shell(
-        self,
-        script: str,
-        *,
-        cwd: str | None = None,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        stdin: Stdin | bytes | str | None = None,
-        tty: bool = False,
-        rlimits: Sequence[Rlimit] | None = None,
-    ) -> ExecOutput:
-        """Run a script through the sandbox's shell (`shell -c script`) to its end. Everything else as for `exec`."""
-        return await self.exec(
-            self._control.shell,
-            ["-c", script],
-            cwd=cwd,
-            user=user,
-            env=env,
-            timeout=timeout,
-            stdin=stdin,
-            tty=tty,
-            rlimits=rlimits,
-        )
-
-    async def shell_stream(
-        self,
-        script: str,
-        *,
-        cwd: str | None = None,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        timeout: float | None = None,
-        stdin: Stdin | bytes | str | None = None,
-        tty: bool = False,
-        rlimits: Sequence[Rlimit] | None = None,
-        detached: bool = False,
-    ) -> ExecHandle:
-        """Start a script through the sandbox's shell and return its handle. Everything else as for `exec_stream`."""
-        return await self.exec_stream(
-            self._control.shell,
-            ["-c", script],
-            cwd=cwd,
-            user=user,
-            env=env,
-            timeout=timeout,
-            stdin=stdin,
-            tty=tty,
-            rlimits=rlimits,
-            detached=detached,
-        )
-
-    async def emit(self, name: str, payload: Any = None) -> int:
-        """Send an event to every guest program that listens for it, and return how many do.
-
-        name: 1 to 128 of A-Z, a-z, 0-9, ".", "_", "-". payload: any value that `json.dumps` takes, at most 64 KiB of
-        JSON, 64 deep, without NaN and infinities. A listener that does not keep up loses events, and is told how many.
-        Raises ValueError and TypeError before anything is sent; ExecFailedError when the guest refuses it or this
-        client has 64 sessions; SandboxCrashedError, SandboxNotRunningError. Cancellation: it was sent whole or not at
-        all.
-        """
-        return await emit(self._control, name, payload)
-
-    def events(
-        self, name: str | None = None, *, overflow: Overflow = "drop_oldest", buffer_bytes: int = DEFAULT_BUFFER
-    ) -> EventStream:
-        """Subscribe to what guest programs emit: events called `name`, or all. It begins when it is first used.
-
-        A subscription that is not read fast enough loses events, and disturbs nobody. buffer_bytes (16 KiB to 256 KiB,
-        default 64 KiB) wait in this process, and are never dropped; up to 256 KiB more wait in the guest, where
-        overflow says which go then: the oldest, or those that come. Raises ValueError and TypeError.
-        """
-        return EventStream(self._control, subscribe_request(name, overflow, buffer_bytes))
-
     async def ping(self) -> PingResult:
         """Ask the agent for an answer. Raises SandboxNotRunningError, SandboxCrashedError. Cancellation: no effect."""
         began = anyio.current_time()
         await self._control.ping()
         return PingResult(self._control.name, (anyio.current_time() - began) * 1000)
 
-    async def sessions(self) -> list[SessionInfo]:
+    async def sessions(self) -> Sequence[SessionInfo]:
         """The programs that survive their client, oldest first; `attach` and `attach_session` come back to them."""
-        return list(await self._control.sessions())
-
-    async def attach_session(self, session_id: int, replay: bool = True) -> ExecHandle:
-        """Take over a session that survived its client: its `session_id`, from the handle that started it.
-
-        replay: begin with the newest 64 KiB of its output. The handle's first event is STARTED. `take_stdin` is its
-        standard input; leaving the handle's block detaches again. Raises ExecFailedError with the kind
-        `no_such_session`, or `session_busy` where somebody is attached to it. Cancellation: nobody is attached.
-        """
-        handle = self._take_over(Attach(check_session_id(session_id), replay))
-        try:
-            await handle.wait_until_started()
-        except BaseException:
-            await handle.aclose()
-            raise
-        return handle
-
-    def _take_over(self, request: Attach) -> ExecHandle:
-        return ExecHandle(self._control.open_session(request), Stdin.pipe(), None, tty=True, leave=Leave.DETACHES)
-
-    async def attach(
-        self,
-        cmd: str | int,
-        args: Sequence[str] | None = None,
-        *,
-        cwd: str | None = None,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        detach_keys: str | None = None,
-        terminal: Terminal | None = None,
-    ) -> AttachResult:
-        """Bridge a terminal to a command on a terminal of its own in the sandbox, and return its exit code.
-
-        cmd: a command, with arguments as for `exec`; or the number of a session that was detached from, which begins
-        with the newest 64 KiB of its output and takes no other arguments. detach_keys: what leaves the program running
-        and returns 0, with `detached` and `session_id` on the result; single characters or `ctrl-x`, with commas
-        between them ("ctrl-p,ctrl-q"); "ctrl-]" when None, never when "". terminal: standard input and output when
-        None.
-
-        The terminal is in raw mode meanwhile and as it was before in any case afterwards; its size is followed. When it
-        hangs up, a program that was started here gets SIGHUP, and is killed when that does not end it within 5 s; a
-        session is detached from. Raises TerminalError when there is no terminal, before anything is started;
-        ExecFailedError, SandboxCrashedError, SandboxNotRunningError; ValueError and TypeError for wrong arguments.
-        Cancellation: what was started here is killed as by `exec`; a session is detached from.
-        """
-        keys = parse_detach_keys(detach_keys)
-        given: dict[str, object] = {"cwd": cwd, "user": user, "env": env}
-        if isinstance(cmd, int):
-            check_session_id(cmd)
-            if args is not None or any(value is not None for value in given.values()):
-                raise TypeError("a session that runs takes no arguments, cwd, user or env")
-        else:
-            options = ExecOptions.build(cmd, args, {**given, "stdin": Stdin.pipe(), "tty": True})
-        with (terminal or Terminal.of_this_process()).opened() as screen:
-            if isinstance(cmd, int):
-                rows, cols = screen.size() or (0, 0)
-                handle = self._take_over(Attach(cmd, rows=rows, cols=cols))
-            else:
-                term = os.environ.get("TERM") or DEFAULT_TERM
-                handle = self._start(
-                    cmd, options, leave=Leave.MAY_DETACH, size=screen.size() or DEFAULT_SIZE, term=term
-                )
-            return await bridge(handle, screen, keys, hang_up_detaches=isinstance(cmd, int))
-
-    async def attach_shell(
-        self,
-        *,
-        cwd: str | None = None,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        detach_keys: str | None = None,
-        terminal: Terminal | None = None,
-    ) -> AttachResult:
-        """Bridge a terminal to the sandbox's shell. Everything else as for `attach`."""
-        return await self.attach(
-            self._control.shell, cwd=cwd, user=user, env=env, detach_keys=detach_keys, terminal=terminal
-        )
+        return await self._control.sessions()
 
     async def drain(self, timeout: float | None = None) -> None:
         """Start a graceful drain: open programs and file operations run to their end, new ones are refused with
@@ -383,9 +214,24 @@ class Sandbox:
         end = await self._control.wait()
         return end.exit_code, end.success
 
+    async def wait_until_stopped(self) -> tuple[int, bool]:
+        """The same as `wait`."""
+        return await self.wait()
+
+    async def end(self) -> End:
+        """Wait for the machine's end, and tell why it came: `reason`, `exit_code` and, as evidence, `console_tail`."""
+        return await self._control.wait()
+
     async def detach(self) -> None:
-        """Let go of a sandbox that `connect` found: it goes on. Raises UnsupportedError for one that its block owns."""
+        """Let go of the sandbox, which goes on; `Sandbox.get` finds it again. This handle is of no more use.
+
+        Raises UnsupportedError for the sandbox of a block of `open_sandbox`.
+        """
         await self._control.release()
+
+    async def remove_persisted(self) -> None:
+        """Forget the sandbox, which has ended, and all that it kept. Raises SandboxStillRunningError."""
+        await self._control.remove()
 
     async def __aenter__(self) -> Sandbox:
         return self
@@ -393,5 +239,35 @@ class Sandbox:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with anyio.CancelScope(shield=True):  # closing a socket does not wait
-            await self._control.release()
+        with anyio.CancelScope(shield=True):  # bounded by KILL_TIMEOUT
+            await self._control.leave()
+
+    def __del__(self) -> None:
+        if self._control.owns_lifecycle:
+            warnings.warn(
+                f"the handle that owns sandbox {self._control.name!r} was dropped: use `async with` or detach()",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+
+
+def _config(name: str | SandboxConfig, options: Mapping[str, Any]) -> SandboxConfig:
+    if not isinstance(name, SandboxConfig):
+        return SandboxConfig.from_options(name, options)
+    if options:
+        raise InvalidConfigError([f"{key}: a SandboxConfig has it already" for key in options])
+    return name
+
+
+async def _make_room(name: str, home: Home, timeout: float) -> None:
+    """End and remove the sandbox that has the name, if any."""
+    try:
+        old = await Sandbox.get(name, home=home)
+    except SandboxNotFoundError:
+        return
+    await old.stop(timeout)
+    try:
+        await old.remove()
+    except SandboxNotFoundError:  # it was ephemeral
+        pass

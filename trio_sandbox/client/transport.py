@@ -43,6 +43,8 @@ class SandboxControl(Protocol):
     """A sandbox as its handle sees it."""
 
     @property
+    def owns_lifecycle(self) -> bool: ...
+    @property
     def name(self) -> str: ...
     @property
     def shell(self) -> str: ...
@@ -70,5 +72,11 @@ class SandboxControl(Protocol):
     async def stop(self, timeout: float) -> None: ...
     async def kill(self) -> None: ...
     async def wait(self) -> End: ...
+    async def leave(self) -> None:
+        """The end of the handle's block."""
+
+    async def remove(self) -> None:
+        """Forget the sandbox, which does not run."""
+
     async def release(self) -> None:
         """Let go of the sandbox without ending it. Raises UnsupportedError where that is impossible."""

@@ -76,8 +76,8 @@ async def _serve(order: Order, report: int, watch: _Watch) -> None:
             )
 
         watch.runtime = await nursery.start(serve)
+        # The pipe stays open: its end tells whoever still listens that the process has ended.
         _say(report, {"ready": watch.runtime.addresses[0], "pid": os.getpid()})
-        os.close(report)
 
 
 @attrs.define(eq=False)

@@ -6,6 +6,7 @@ thread. One fork server for each process that asks; a process that was forked it
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import socket
@@ -57,6 +58,12 @@ class ForkServer:
         """Whether it can still be asked."""
         return self.creator == os.getpid() and self._process.poll() is None
 
+    def close(self) -> None:
+        """Let it go: what it forked lives on. Harmless in a process that was forked and has inherited it."""
+        self._channel.close()
+        if self.creator == os.getpid():
+            self._process.wait()
+
     def spawn(self, payload: str) -> Spawned:
         """Fork a sandbox process with `payload` as its order. Raises HostNotReadyError."""
         order = os.memfd_create("order")
@@ -102,5 +109,13 @@ def fork_server() -> ForkServer:
     global _current
     with _starting:
         if _current is None or not _current.is_alive:
+            if _current is not None:
+                _current.close()
             _current = ForkServer()
         return _current
+
+
+@atexit.register
+def _close() -> None:
+    if _current is not None:
+        _current.close()
