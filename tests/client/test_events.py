@@ -69,6 +69,7 @@ class ScriptedControl:
 
     def __init__(self, *sessions: ScriptedSession) -> None:
         self.sessions = deque(sessions)
+        self.owns_lifecycle = False
         self.requests: list[Opener | str] = []
 
     async def ping(self) -> None:
