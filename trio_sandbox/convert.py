@@ -56,13 +56,12 @@ class MapStream:
     """
 
     MAX_VALUE = 4096
-    MAX_WAITING = 1 << 19
+    MAX_MAP = 1 << 16
 
     def __init__(self) -> None:
         self._unpacker = msgpack.Unpacker(
             raw=False,
             strict_map_key=True,
-            max_buffer_size=self.MAX_WAITING,
             max_bin_len=self.MAX_VALUE,
             max_str_len=self.MAX_VALUE,
             max_map_len=32,
@@ -71,11 +70,9 @@ class MapStream:
         )
         self._fed = self._settled = 0  # the unpacker takes a part of a map at once, so what it holds says nothing
 
-    def feed_untrusted(self, data: bytes) -> None:
-        """Take bytes, at most MAX_WAITING with those that wait. Raises ValueError for more."""
+    def feed(self, data: bytes) -> None:
+        """Take bytes."""
         self._fed += len(data)
-        if self.waiting > self.MAX_WAITING:
-            raise ValueError(f"more than {self.MAX_WAITING} bytes without an end")
         self._unpacker.feed(data)
 
     def next_untrusted(self) -> dict[str, object] | None:
@@ -83,6 +80,8 @@ class MapStream:
         try:
             found = self._unpacker.unpack()
         except msgpack.OutOfData:
+            if self.waiting > self.MAX_MAP:
+                raise ValueError(f"a map of more than {self.MAX_MAP} bytes") from None
             return None
         except Exception as error:  # as in unpack_untrusted
             raise ValueError(f"{type(error).__name__}: {error}") from error

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import attrs
 import pytest
 
+from trio_sandbox.client import host_tree
 from trio_sandbox.client.fs import SandboxFs
 from trio_sandbox.client.fs_records import RecordStream, TreeRecord
 from trio_sandbox.client.fs_types import FOLDER, REGULAR, FsCopied
@@ -165,8 +169,7 @@ async def test_a_folder_of_the_host_travels_without_what_its_links_point_to(tmp_
     copied = await SandboxFs(control).copy_from_host(tmp_path / "to-d", "to")
     assert copied == FsCopied(entries=3, size=600_000, skipped=1)
     assert (control.requests[0].op, control.requests[0].path) == ("unpack", b"/work/to")
-    sent, stream = bytes(control.opened[0].input), RecordStream()
-    found = [*stream.feed_untrusted(sent[:300_000]), *stream.feed_untrusted(sent[300_000:])]
+    found = list(RecordStream().feed_untrusted(bytes(control.opened[0].input)))
     records = [(item.name, item.target) for item in found if isinstance(item, TreeRecord)]
     assert records == [(b"", b""), (b"f", b""), (b"l", os.fsencode(tmp_path / "secret"))]
 
@@ -194,3 +197,36 @@ async def test_the_guests_refusal_is_the_error(tmp_path: Path) -> None:
         with pytest.raises(FilesystemError, match="/deep") as caught:
             await SandboxFs(control).copy_from_host(source, "/d")
         assert caught.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_asyncios_own_cancel_lets_the_thread_end_before_its_files_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def write_slowly(descriptor: int, data: bytes) -> None:
+        begun.set()
+        assert go_on.wait(20)
+        wrote.append(os.write(descriptor, data))  # fails, or goes elsewhere, when somebody closed it meanwhile
+
+    wrote: list[int] = []
+    ended: list[BaseException] = []
+
+    async def copy() -> None:
+        try:
+            await SandboxFs(control).copy_to_host("/d", tmp_path / "t")
+        except BaseException as error:
+            ended.append(error)
+            raise
+
+    monkeypatch.setattr(host_tree, "write_all", write_slowly)
+    control = FakeControl(A_FOLDER, [out(ROOT + record(b"f", b"xyz")), done()])
+    task = asyncio.ensure_future(copy())
+    await anyio.to_thread.run_sync(begun.wait)
+    task.cancel()
+    asyncio.get_running_loop().call_later(0.05, go_on.set)  # time for another thread to do it too early
+    await asyncio.wait([task])
+    assert wrote == [3]
+    assert [type(error) for error in ended] == [asyncio.CancelledError]
+    assert os.listdir(tmp_path) == []

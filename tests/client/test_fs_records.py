@@ -140,12 +140,12 @@ NESTED = b"\x81\xa1k"
 WIDE = b"\xde\x00\x20" + b"".join(b"\xa1%c\xc5\x10\x00" % key + bytes(4096) for key in range(65, 96)) + b"\xa1k"
 
 
-@pytest.mark.parametrize(("piece", "words"), [(NESTED * 1000, "StackError"), (WIDE, "without an end")])
+@pytest.mark.parametrize(("piece", "words"), [(NESTED * 1000, "StackError"), (WIDE, "a map of more than")])
 def test_a_map_that_never_ends_is_not_waited_for(piece: bytes, words: str) -> None:
     stream = MapStream()
     with pytest.raises(ValueError, match=words):
         for _ in range(1000):
-            stream.feed_untrusted(piece)
+            stream.feed(piece)
             assert stream.next_untrusted() is None
 
 
@@ -154,7 +154,7 @@ def test_a_map_that_never_ends_is_not_waited_for(piece: bytes, words: str) -> No
 )
 def test_what_claims_to_be_huge_is_refused_before_it_is_allocated(head: bytes) -> None:
     stream = MapStream()
-    stream.feed_untrusted(head)
+    stream.feed(head)
     with pytest.raises(ValueError, match=r"exceeds|FormatError"):
         stream.next_untrusted()
 

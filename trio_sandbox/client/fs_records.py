@@ -95,7 +95,7 @@ class RecordStream:
 
         To be exhausted before the next call. Raises RemoteProtocolError.
         """
-        self._feed(chunk)
+        self._maps.feed(chunk)
         while True:
             if self._left:
                 piece = self._maps.take(self._left)
@@ -110,12 +110,6 @@ class RecordStream:
             record = TreeRecord.from_map_untrusted(found)
             self._left = record.size if record.kind == REGULAR else 0
             yield record
-
-    def _feed(self, chunk: bytes) -> None:
-        try:
-            self._maps.feed_untrusted(chunk)
-        except ValueError as error:
-            raise RemoteProtocolError(f"records: {error}") from error
 
     def _next(self) -> dict[str, object] | None:
         try:
@@ -140,7 +134,7 @@ class EntryStream:
         """The entries that `chunk` completes. Raises RemoteProtocolError."""
         entries = []
         try:
-            self._maps.feed_untrusted(chunk)
+            self._maps.feed(chunk)
             while (found := self._maps.next_untrusted()) is not None:
                 entries.append(self._entry_untrusted(found))
         except ValueError as error:

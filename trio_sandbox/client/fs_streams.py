@@ -20,7 +20,7 @@ from trio_sandbox.errors import RemoteProtocolError
 
 
 class FsReadStream:
-    """The bytes of a file, an async iterator of pieces of at most 64 KiB. Not for two readers at once."""
+    """The bytes of a file, an async iterator of pieces of at most 256 KiB. Not for two readers at once."""
 
     def __init__(self, call: FsCall) -> None:
         self._call = call
