@@ -190,14 +190,15 @@ class ExecTimeoutError(SandboxError, TimeoutError):
     """The command was killed in the guest at its `timeout=`.
 
     `stdout` and `stderr` are what it had written by then: of a stream, what `collect` kept, or the last 64 KiB that
-    `wait` dropped. What `recv` returned is not repeated.
+    `wait` dropped. What `recv` returned is not repeated. `timeout` is in seconds, None on a handle that attached to the
+    session and was not told it.
     """
 
-    def __init__(self, timeout: float, stdout: bytes, stderr: bytes) -> None:
+    def __init__(self, timeout: float | None, stdout: bytes, stderr: bytes) -> None:
         self.timeout = timeout
         self.stdout = stdout
         self.stderr = stderr
-        super().__init__(f"the command was killed after {timeout:g} s")
+        super().__init__("the command was killed at its timeout" + (f" of {timeout:g} s" if timeout is not None else ""))
 
 
 class TerminalError(SandboxError):

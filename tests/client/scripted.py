@@ -40,7 +40,8 @@ ERR = DataReceived(FrameType.STDERR, 1, b"err")
 class ScriptedSession:
     """Delivers its events, then what its test says, then what a kill or a detach brings, then waits for ever.
 
-    `calls` is all that the client asked for, in order. An exception among the events is raised.
+    As behind a connection, what is asked for goes out with `flush`, or with the next `receive` that begins. `calls` is
+    all that the client asked for, in order. An exception among the events is raised.
     """
 
     def __init__(
@@ -58,7 +59,8 @@ class ScriptedSession:
         self.after_detach = after_detach
         self.calls: list[object] = []
         self.flushed = 0
-        """How many of them were surely sent."""
+        """How many of them were sent."""
+        self._answers: list[SessionEvent] = []
         self.on_call: Callable[[object], None] = lambda call: None
         self._changed = anyio.Event()
 
@@ -93,6 +95,7 @@ class ScriptedSession:
 
     async def receive(self) -> SessionEvent:
         await anyio.lowlevel.checkpoint()
+        self._send()
         while not self.events:
             await self._next_change()
         event = self.events.popleft()
@@ -118,7 +121,13 @@ class ScriptedSession:
 
     async def flush(self) -> None:
         await anyio.lowlevel.checkpoint()
+        self._send()
+
+    def _send(self) -> None:
         self.flushed = len(self.calls)
+        answers, self._answers = self._answers, []
+        if answers:
+            self.say(*answers)
 
     def resize(self, rows: int, cols: int) -> None:
         self._called(("resize", rows, cols))
@@ -129,12 +138,12 @@ class ScriptedSession:
     def detach(self) -> None:
         self._called("detach")
         if self.after_detach is not None:
-            self.say(self.after_detach)
+            self._answers.append(self.after_detach)
 
     def kill(self) -> None:
         self._called("kill")
         if self.after_kill is not None:
-            self.say(self.after_kill)
+            self._answers.append(self.after_kill)
 
     def abandon(self) -> None:
         self._called("abandon")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import termios
@@ -166,6 +167,33 @@ async def test_the_size_is_followed(somebody: Person) -> None:
     assert scene.session.calls == [("resize", 40, 120)]
 
 
+async def test_a_size_that_changes_while_it_begins(somebody: Person) -> None:
+    session = ScriptedSession()
+    scene = Scene(session, somebody)
+    open_session = scene.control.open_session
+
+    def change(request: Any) -> ScriptedSession:
+        somebody.resize(10, 20)
+        return open_session(request)
+
+    scene.control.open_session = change  # type: ignore[method-assign]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(scene.attach)
+        await session.wait_for(("resize", 10, 20))
+        session.say(STARTED, exited())
+    assert (scene.control.requests[0].rows, scene.control.requests[0].cols) == (30, 100)
+
+
+async def test_a_terminal_without_a_size(somebody: Person) -> None:
+    somebody.resize(0, 0)
+    for cmd, size in (("sh", (24, 80)), (41, (0, 0))):
+        scene = Scene(ScriptedSession(STARTED, exited()), somebody)
+        await scene.attach(cmd)
+        (request,) = scene.control.requests
+        assert (request.rows, request.cols) == size
+        assert scene.session.calls == []
+
+
 async def test_raw_mode_again_after_having_been_stopped(somebody: Person) -> None:
     before = somebody.modes
     async with attached(somebody) as scene:
@@ -320,4 +348,5 @@ async def test_a_cancelled_take_over_detaches() -> None:
 def test_a_result_is_an_exit_code() -> None:
     result = AttachResult(3, detached=False, session_id=9)
     assert result == 3
+    assert copy.copy(result).session_id == 9
     assert repr(result) == "AttachResult(3, detached=False, session_id=9)"

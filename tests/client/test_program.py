@@ -73,7 +73,7 @@ async def test_exit_codes(code: int, signal: int, seen: int) -> None:
 async def test_a_timeout_carries_the_output_so_far() -> None:
     program = handle(STARTED, OUT, ERR, exited(-1, 9, timed_out=True), timeout=1.5)
     for _ in range(2):
-        with pytest.raises(ExecTimeoutError, match=r"1\.5 s") as caught:
+        with pytest.raises(ExecTimeoutError, match=r"at its timeout of 1\.5 s") as caught:
             await program.collect()
         assert (caught.value.stdout, caught.value.stderr) == (b"out", b"err")
 
@@ -383,3 +383,33 @@ async def test_what_is_told_without_waiting_for_an_answer_is_surely_sent() -> No
         await told
         assert session.flushed == len(session.calls)
     assert session.calls == [("signal", 1), ("resize", 1, 1), "kill", "close"]
+
+
+async def test_a_kill_and_the_end_of_a_block_get_past_a_recv_that_waits() -> None:
+    session = ScriptedSession(STARTED, after_kill=exited(-1, 9))
+    program = on(session)
+    async with anyio.create_task_group() as tasks:
+        await program.recv()
+        tasks.start_soon(program.recv)
+        await anyio.wait_all_tasks_blocked()
+        await program.aclose()
+    assert session.calls == ["kill", "abandon"]
+    assert program.exit is not None
+
+
+async def test_a_new_deadline_gets_past_a_recv_that_waits() -> None:
+    session = ScriptedSession(STARTED)
+    program = on(session, deadline=anyio.current_time() + 1)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(program.collect)
+        await session.wait_for(("deadline", 0))
+        await anyio.wait_all_tasks_blocked()
+        assert session.flushed == 1
+        session.say(exited())
+
+
+async def test_a_session_that_was_attached_to_does_not_know_its_timeout() -> None:
+    program = handle(STARTED, exited(-1, 9, timed_out=True), leave=Leave.DETACHES)
+    with pytest.raises(ExecTimeoutError, match=r"at its timeout$") as caught:
+        await program.wait()
+    assert caught.value.timeout is None

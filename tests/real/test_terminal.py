@@ -6,7 +6,10 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 
+import anyio
 import pytest
 import trio
 import trio.testing
@@ -20,6 +23,7 @@ from trio_sandbox import (
     ExecTimeoutError,
     Sandbox,
     Stdin,
+    connect,
     open_sandbox,
 )
 
@@ -179,6 +183,42 @@ async def test_the_other_ends_of_an_attach() -> None:
                 somebody.hang_up()
             assert scene.outcome() == (4, False)
         assert (await sandbox.shell("ps -eo args | grep -c '[s]leep 1001'")).stdout_text == "0\n"
+
+
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+async def test_the_same_over_a_connection(backend: str, tmp_path: Path) -> None:
+    """Another client, which may live in another process and on another event loop; here in another thread."""
+    address = str(tmp_path / "relay.sock")
+
+    async def client(master: Person) -> tuple[int, int, int]:
+        async with await connect(address) as sandbox:
+            number = (await sandbox.attach("sh", terminal=master.terminal)).session_id
+        async with await connect(address) as sandbox:
+            code = await sandbox.attach(number, terminal=master.terminal)
+            output = await sandbox.exec("sh", ["-c", "tty"], tty=True, timeout=20.0)
+        return number, code, output.exit_code
+
+    async with open_sandbox("served", image="local/base", listen=address) as sandbox:
+        with person(30, 100) as somebody, trio.fail_after(PATIENCE):
+            results = []
+
+            async def run() -> None:
+                run_client = partial(anyio.run, client, somebody, backend=backend)
+                results.append(await trio.to_thread.run_sync(run_client))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run)
+                somebody.type(b"stty size; x=kept\r")
+                await somebody.wait_to_see(b"30 100\r\n")
+                somebody.type(b"\x1d")
+                await somebody.wait_to_see(b"[detached from session")
+                while not somebody.is_raw():
+                    await trio.sleep(0.01)
+                somebody.type(b"echo $x; exit 9\r")
+                await somebody.wait_to_see(b"\r\nkept\r\n")
+            (result,) = results
+            assert result[1:] == (9, 0)
+            assert await sandbox.sessions() == []
 
 
 async def test_programs_that_survive_their_handles() -> None:

@@ -35,7 +35,7 @@ class AttachResult(int):
     detached: bool
     session_id: int
 
-    def __new__(cls, code: int, *, detached: bool, session_id: int) -> AttachResult:
+    def __new__(cls, code: int, *, detached: bool = False, session_id: int = 0) -> AttachResult:
         result = super().__new__(cls, code)
         result.detached, result.session_id = detached, session_id
         return result
@@ -44,11 +44,16 @@ class AttachResult(int):
         return f"AttachResult({int(self)}, detached={self.detached}, session_id={self.session_id})"
 
 
-async def bridge(handle: ExecHandle, screen: Screen, keys: bytes, *, hang_up_detaches: bool) -> AttachResult:
-    """Join the handle of a program to a terminal, and return what became of the program. See `Sandbox.attach`."""
+async def bridge(
+    handle: ExecHandle, screen: Screen, keys: bytes, *, size: tuple[int, int] | None, hang_up_detaches: bool
+) -> AttachResult:
+    """Join the handle of a program to a terminal, and return what became of the program. See `Sandbox.attach`.
+
+    size: what the program's terminal was told, rows and columns; None when it was not told any.
+    """
     async with handle:
         with screen.raw():
-            leaving = await _Bridge(handle, screen, keys, hang_up_detaches).run()
+            leaving = await _Bridge(handle, screen, keys, size, hang_up_detaches).run()
         if leaving:
             with anyio.move_on_after(session_end.KILL_TIMEOUT):
                 await handle.detach()
@@ -65,13 +70,15 @@ async def bridge(handle: ExecHandle, screen: Screen, keys: bytes, *, hang_up_det
 
 
 class _Bridge:
-    def __init__(self, handle: ExecHandle, screen: Screen, keys: bytes, hang_up_detaches: bool) -> None:
+    def __init__(
+        self, handle: ExecHandle, screen: Screen, keys: bytes, size: tuple[int, int] | None, hang_up_detaches: bool
+    ) -> None:
         self._handle = handle
         self._screen = screen
         self._sink = handle.take_stdin()
         self._matcher = DetachMatcher(keys)
         self._hang_up_detaches = hang_up_detaches
-        self._size = screen.size()
+        self._size = size
         self._leaving = False
         self._hung_up = False
         self._tasks: anyio.abc.TaskGroup

@@ -83,7 +83,7 @@ class GuestCalls:
 
         The program is killed when the handle's `async with` block ends, with the sandbox, or a little after the scope
         in which the handle was last used. detached: it survives all of them but the sandbox, leaving the block detaches
-        from it, and `attach_session` returns it. Cancellation: nothing was started.
+        from it, and `attach_session` returns it. Cancellation: what was started is killed.
         """
         given = {
             "cwd": cwd,
@@ -94,7 +94,10 @@ class GuestCalls:
             "tty": tty or None,
             "rlimits": rlimits,
         }
-        return self._start(cmd, ExecOptions.build(cmd, args, given), leave=Leave.DETACHES if detached else Leave.KILLS)
+        leave = Leave.DETACHES if detached else Leave.KILLS
+        handle = self._start(cmd, ExecOptions.build(cmd, args, given), leave=leave)
+        await handle.send_request()
+        return handle
 
     def _start(
         self,
@@ -252,15 +255,14 @@ class GuestCalls:
         else:
             options = ExecOptions.build(cmd, args, {**given, "stdin": Stdin.pipe(), "tty": True})
         with (terminal or Terminal.of_this_process()).opened() as screen:
+            size = screen.size()
             if isinstance(cmd, int):
-                rows, cols = screen.size() or (0, 0)
+                rows, cols = size or (0, 0)
                 handle = self._take_over(Attach(cmd, rows=rows, cols=cols))
             else:
                 term = os.environ.get("TERM") or DEFAULT_TERM
-                handle = self._start(
-                    cmd, options, leave=Leave.MAY_DETACH, size=screen.size() or DEFAULT_SIZE, term=term
-                )
-            return await bridge(handle, screen, keys, hang_up_detaches=isinstance(cmd, int))
+                handle = self._start(cmd, options, leave=Leave.MAY_DETACH, size=size or DEFAULT_SIZE, term=term)
+            return await bridge(handle, screen, keys, size=size, hang_up_detaches=isinstance(cmd, int))
 
     async def attach_shell(
         self,

@@ -148,6 +148,14 @@ class ExecHandle:
         sink, self._sink = self._sink, None
         return sink
 
+    async def send_request(self) -> None:
+        """See the request to start it on its way. Cancellation: it is killed, and nobody waits for the guest's word."""
+        try:
+            await self._session.flush()
+        except BaseException:
+            self._session.abandon()
+            raise
+
     # -- what it says
 
     async def recv(self) -> ExecEvent | None:
@@ -156,15 +164,20 @@ class ExecHandle:
 
         Cancellation: no effect.
         """
-        self._deadline.renew()
+        await self._use()
         return await self._next()
+
+    async def _use(self) -> None:
+        """Called where the caller's scopes are those that the program is to live in."""
+        if self._deadline.renew():
+            await self._session.flush()
 
     async def wait_until_started(self) -> int:
         """Wait until the program runs, and return its `pid`; its STARTED still comes.
 
         Raises ExecFailedError when it cannot be started. Cancellation: no effect.
         """
-        self._deadline.renew()
+        await self._use()
         async with self._receiving:
             while self._pid is None and (event := await self._read()) is not None:
                 self._peeked.append(event)
@@ -280,7 +293,7 @@ class ExecHandle:
         if self._exit.timed_out:
             kept, dropped = self._kept, self._dropped
             raise ExecTimeoutError(
-                self._timeout or 0.0, bytes(kept.stdout + dropped.stdout), bytes(kept.stderr + dropped.stderr)
+                self._timeout, bytes(kept.stdout + dropped.stdout), bytes(kept.stderr + dropped.stderr)
             )
         return self._exit
 
@@ -320,6 +333,7 @@ class ExecHandle:
         Cancellation: leaving the handle's block detaches all the same.
         """
         self.ask_to_detach()
+        await self._session.flush()
         while await self._next() is not None:
             pass
         if self._failure is not None:
@@ -347,13 +361,16 @@ class ExecHandle:
         if self._leave_means is Leave.DETACHES:
             self.ask_to_detach()
         if self._leaving:
-            await wait_for_end(self._session, self._next)
+            await wait_for_end(self._session, self._last)
         else:
-            await end_session(self._session, self._next)
+            await end_session(self._session, self._last)
+
+    async def _last(self) -> ExecEvent | None:
+        await self._session.flush()  # whoever receives already may wait with the kill unsent
+        return await self._next()
 
     async def __aenter__(self) -> ExecHandle:
-        if self._deadline.renew():
-            await self._session.flush()
+        await self._use()
         return self
 
     async def __aexit__(
