@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -94,35 +95,40 @@ async def what_they_see(sandbox: Sandbox) -> None:
 async def what_they_are_typed(sandbox: Sandbox) -> None:
     output = await sandbox.exec("cat", tty=True, stdin="typed\n")
     assert output.stdout_text == "typed\r\ntyped\r\n"  # the echo, then what cat says; its end of file was typed too
-    script = "trap 'echo interrupted' INT; echo ready; read x; read x"
-    async with await sandbox.shell_stream(script, stdin=Stdin.pipe(), tty=True) as handle:
+    async with await waits_for(sandbox, "SIGINT", stdin=Stdin.pipe()) as handle:
         sink = handle.take_stdin()
         assert sink is not None
-        await read_until(handle, b"ready")
         await sink.write(b"\x03")
-        await read_until(handle, b"interrupted")
+        assert await read_until(handle, b")\r\n") == b"^C80 24 (SIGINT)\r\n"
+
+
+async def waits_for(sandbox: Sandbox, name: str, **options: Any) -> ExecHandle:
+    """A program on a terminal that waits for a signal, and then tells the terminal's columns, rows and the signal."""
+    code = (
+        "import os, signal\n"
+        f"signal.pthread_sigmask(signal.SIG_BLOCK, [signal.{name}])\n"
+        "print('ready', flush=True)\n"
+        f"number = signal.sigwait([signal.{name}])\n"
+        "print(*os.get_terminal_size(), f'({number.name})')"
+    )
+    handle = await sandbox.exec_stream("python3", ["-c", code], tty=True, **options)
+    await read_until(handle, b"ready\r\n")
+    return handle
 
 
 async def their_size(sandbox: Sandbox) -> None:
     """A resize goes past a receive that waits, and the program hears of it."""
-    code = (
-        "import os, signal, sys\n"
-        "signal.signal(signal.SIGWINCH, lambda *_: print(*os.get_terminal_size(), flush=True))\n"
-        "print('ready', flush=True)\n"
-        "while True: signal.pause()"
-    )
-    async with await sandbox.exec_stream("python3", ["-c", code], tty=True) as handle:
-        await read_until(handle, b"ready\r\n")
+    async with await waits_for(sandbox, "SIGWINCH") as handle:
         seen = []
 
         async def receive() -> None:
-            seen.append(await read_until(handle, b"\r\n"))
+            seen.append(await read_until(handle, b")\r\n"))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(receive)
             await trio.testing.wait_all_tasks_blocked(0.01)
             await handle.resize(50, 132)
-        assert seen == [b"132 50\r\n"]
+        assert seen == [b"132 50 (SIGWINCH)\r\n"]
 
 
 async def all_of_much_output(sandbox: Sandbox) -> None:
@@ -208,14 +214,14 @@ async def test_the_same_over_a_connection(backend: str, tmp_path: Path) -> None:
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(run)
-                somebody.type(b"stty size; x=kept\r")
+                somebody.type(b"stty size; x=ke''pt\r")
                 await somebody.wait_to_see(b"30 100\r\n")
                 somebody.type(b"\x1d")
                 await somebody.wait_to_see(b"[detached from session")
                 while not somebody.is_raw():
                     await trio.sleep(0.01)
                 somebody.type(b"echo $x; exit 9\r")
-                await somebody.wait_to_see(b"\r\nkept\r\n")
+                await somebody.wait_to_see(b"kept\r\n")
             (result,) = results
             assert result[1:] == (9, 0)
             assert await sandbox.sessions() == []
