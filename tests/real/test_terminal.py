@@ -99,7 +99,7 @@ async def what_they_are_typed(sandbox: Sandbox) -> None:
         sink = handle.take_stdin()
         assert sink is not None
         await sink.write(b"\x03")
-        assert await read_until(handle, b")\r\n") == b"^C80 24 (SIGINT)\r\n"
+        assert (await read_until(handle, b")\r\n")).endswith(b"80 24 (SIGINT)\r\n")  # its echo may be flushed away
 
 
 async def waits_for(sandbox: Sandbox, name: str, **options: Any) -> ExecHandle:
