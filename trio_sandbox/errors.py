@@ -198,7 +198,8 @@ class ExecTimeoutError(SandboxError, TimeoutError):
         self.timeout = timeout
         self.stdout = stdout
         self.stderr = stderr
-        super().__init__("the command was killed at its timeout" + (f" of {timeout:g} s" if timeout is not None else ""))
+        duration = "" if timeout is None else f" of {timeout:g} s"
+        super().__init__(f"the command was killed at its timeout{duration}")
 
 
 class TerminalError(SandboxError):
