@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from trio_sandbox.client.fs_types import FsMetadata as FsMetadata
     from trio_sandbox.client.handle import SandboxHandle as SandboxHandle
     from trio_sandbox.client.handle import SandboxInfo as SandboxInfo
+    from trio_sandbox.client.metrics import MetricsStream as MetricsStream
+    from trio_sandbox.client.metrics import SandboxMetrics as SandboxMetrics
     from trio_sandbox.client.options import Stdin as Stdin
     from trio_sandbox.client.outcome import ExecEvent as ExecEvent
     from trio_sandbox.client.outcome import ExecEventType as ExecEventType
@@ -95,6 +97,7 @@ _HOMES = {
     "trio_sandbox.client.fs_streams": ("FsEntryStream", "FsReadStream", "FsWriteSink"),
     "trio_sandbox.client.fs_types": ("FsCopied", "FsEntry", "FsEntryKind", "FsMetadata"),
     "trio_sandbox.client.handle": ("SandboxHandle", "SandboxInfo"),
+    "trio_sandbox.client.metrics": ("MetricsStream", "SandboxMetrics"),
     "trio_sandbox.client.options": ("Stdin",),
     "trio_sandbox.client.outcome": ("ExecEvent", "ExecEventType", "ExecOutput", "ExitStatus", "ResourceUsage"),
     "trio_sandbox.client.program": ("ExecHandle", "ExecSink"),

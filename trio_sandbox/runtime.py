@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import attrs
@@ -25,13 +26,15 @@ from trio_sandbox.errors import (
 from trio_sandbox.image.rootfs import ImageConfig
 from trio_sandbox.life import Life
 from trio_sandbox.lifecycle import CRASHES, End, EndReason, Lifecycle, State, end_of_machine
+from trio_sandbox.metrics import Meter
 from trio_sandbox.relay.events import Opener
 from trio_sandbox.relay.frames import PROTOCOL_VERSION
 from trio_sandbox.relay.link import AgentLink, LinkLost, Session
-from trio_sandbox.relay.messages import Answer, Ended, Request, SessionInfo, Shutdown, Welcome
+from trio_sandbox.relay.messages import Answer, Ended, MetricsSample, Request, SessionInfo, Shutdown, Welcome
 from trio_sandbox.relay.relay import Listener, Relay
 from trio_sandbox.relay.unix_listener import UnixListener
 from trio_sandbox.state.record import Record
+from trio_sandbox.vm.qmp import QmpClosed, QmpError
 from trio_sandbox.vm.supervise import POWER_OFF_TIMEOUT, Machine
 
 FORCED = frozenset({EndReason.KILLED, EndReason.CANCELLED})
@@ -54,6 +57,8 @@ class Runtime:
     life: Life | None = None
     """From ready on."""
     record: Record | None = None
+    _meter: Meter | None = None
+    _began: float = attrs.Factory(time.monotonic)
     end: End | None = None
     crash: SandboxCrashedError | None = None
     relay: Relay = attrs.field(init=False)
@@ -178,6 +183,17 @@ class Runtime:
         await self._living().resume()
         await self._recorded()
         self._living()
+
+    async def metrics(self) -> MetricsSample:
+        """What the sandbox uses now. Raises SandboxNotRunningError, SandboxCrashedError."""
+        life = self._living()
+        if self._meter is None:
+            self._meter = Meter(life.machine, life.link, self.config.memory << 20, self._began)
+        try:
+            return await self._meter.sample(paused=life.paused)
+        except (QmpClosed, QmpError):
+            await trio.lowlevel.checkpoint()
+            raise self.failure() from None
 
     async def touch(self) -> None:
         """Count this moment as activity, for the idle timeout."""
@@ -311,6 +327,8 @@ class Runtime:
                 await self.touch()
             case "status" | "sessions":
                 pass
+            case "metrics":
+                return Answer(metrics=await self.metrics())
             case other:
                 return Answer(error="unsupported", message=f"there is no control operation {other!r}")
         ended = self.ended_message()

@@ -11,7 +11,7 @@ import anyio
 from trio_sandbox.lifecycle import End
 from trio_sandbox.relay.events import DataReceived, MessageReceived, Opener
 from trio_sandbox.relay.frames import FrameType
-from trio_sandbox.relay.messages import Detached, Exited, Failed, Opened, SessionInfo, Started
+from trio_sandbox.relay.messages import Detached, Exited, Failed, MetricsSample, Opened, SessionInfo, Started
 
 SessionEvent = MessageReceived | DataReceived
 FINAL = frozenset({FrameType.EXITED, FrameType.FAILED, FrameType.DETACHED})
@@ -176,6 +176,9 @@ class ScriptedControl:
         raise NotImplementedError
 
     owns_lifecycle = False
+
+    async def metrics(self) -> MetricsSample:
+        raise NotImplementedError
 
     async def leave(self) -> None:
         await anyio.lowlevel.checkpoint()

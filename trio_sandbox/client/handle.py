@@ -10,6 +10,7 @@ import anyio
 import attrs
 
 from trio_sandbox.client.creation import connect_to, in_thread, make_sandbox
+from trio_sandbox.client.metrics import SandboxMetrics
 from trio_sandbox.client.remote import request_of, wait_until_gone
 from trio_sandbox.config import SandboxConfig
 from trio_sandbox.errors import (
@@ -164,6 +165,12 @@ class SandboxHandle:
     async def resume(self) -> None:
         """See `Sandbox.resume`."""
         await self._ask(Request("resume"))
+
+    async def metrics(self) -> SandboxMetrics:
+        """What it uses now. Raises SandboxNotRunningError."""
+        sample = (await self._ask(Request("metrics"))).metrics
+        assert sample is not None
+        return SandboxMetrics.of(sample)
 
     async def remove(self) -> None:
         """Forget it and all that it kept. Raises SandboxStillRunningError, SandboxNotFoundError."""

@@ -30,7 +30,7 @@ from trio_sandbox.home import Home
 from trio_sandbox.lifecycle import End, EndReason
 from trio_sandbox.relay.events import Opener
 from trio_sandbox.relay.frames import FrameType
-from trio_sandbox.relay.messages import Answer, Request, SessionInfo, Welcome
+from trio_sandbox.relay.messages import Answer, MetricsSample, Request, SessionInfo, Welcome
 from trio_sandbox.state.places import forget
 from trio_sandbox.state.rows import SandboxRow
 
@@ -113,6 +113,13 @@ class RemoteControl:
     async def resume(self) -> None:
         """Return when the machine runs."""
         await self._ask(Request("resume"))
+
+    async def metrics(self) -> MetricsSample:
+        """What the sandbox uses now. Raises why it cannot be told."""
+        self.connection.raise_failure()
+        sample = (await self._ask(Request("metrics"))).metrics
+        assert sample is not None
+        return sample
 
     async def touch(self) -> None:
         """Count this moment as activity."""

@@ -14,6 +14,7 @@ import attrs
 from trio_sandbox.client.creation import in_thread, make_sandbox
 from trio_sandbox.client.guest_calls import GuestCalls
 from trio_sandbox.client.handle import SandboxHandle
+from trio_sandbox.client.metrics import MetricsStream, SandboxMetrics
 from trio_sandbox.config import SandboxConfig
 from trio_sandbox.errors import InvalidConfigError, SandboxNotFoundError
 from trio_sandbox.home import Home
@@ -183,6 +184,20 @@ class Sandbox(GuestCalls):
     async def resume(self) -> None:
         """Let a paused sandbox go on where it was, with its clock put right. Harmless when it runs."""
         await self._control.resume()
+
+    async def metrics(self) -> SandboxMetrics:
+        """What the sandbox uses now; also while it is paused. Raises SandboxNotRunningError, SandboxCrashedError.
+
+        Takes 0.1 s where there was no reading in the last 2 s. Cancellation: no effect.
+        """
+        return SandboxMetrics.of(await self._control.metrics())
+
+    async def metrics_stream(self, interval: float = 1.0) -> MetricsStream:
+        """The metrics at an interval in seconds: `async for` or `recv()`. It ends with the sandbox."""
+        if not interval > 0 or math.isinf(interval):
+            raise ValueError("interval must be positive")
+        await anyio.lowlevel.checkpoint()
+        return MetricsStream(self.metrics, interval)
 
     async def touch(self) -> None:
         """Count this moment as activity, for the idle timeout. `ping` does not."""

@@ -223,17 +223,18 @@ class AgentLink:
 
     # -- sessions
 
-    def open(self, request: Opener, slot: int, make: Callable[[int], Sink]) -> int:
-        """Begin a session whose events go to what `make(id)` returns; its id. Raises the machine's failure,
-        LocalProtocolError for a request that is too large.
+    def open(self, request: Opener, slot: int, make: Callable[[int], Sink], *, counts: bool = True) -> int:
+        """Begin a session whose events go to what `make(id)` returns; its id. counts: it is work, or at least activity.
+
+        Raises the machine's failure, LocalProtocolError for a request that is too large.
         """
         self.raise_failure()
         number = next(self._ids)
         self.mux.open_session(number, request, slot)
         self._sinks[number] = make(number)
-        if isinstance(request, WORK):
+        if counts and isinstance(request, WORK):
             self.working.add(number)
-        if not isinstance(request, Subscribe):
+        if counts and not isinstance(request, Subscribe):
             self.on_activity()
         self.wake_writer()
         return number

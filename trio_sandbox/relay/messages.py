@@ -215,7 +215,9 @@ class Busy:
 
 @attrs.frozen
 class Request:
-    """Something about the sandbox as a whole: "stop", "kill", "wait", "status", "sessions"."""
+    """Something about the sandbox as a whole: "stop", "kill", "drain", "pause", "resume", "touch", "status",
+    "sessions", "metrics".
+    """
 
     op: str
     timeout_ms: int = 0
@@ -233,6 +235,21 @@ class SessionInfo:
 
 
 @attrs.frozen
+class MetricsSample:
+    """What the sandbox uses at one moment: see `client.metrics.SandboxMetrics`."""
+
+    cpu_percent: float
+    memory_bytes: int
+    memory_limit_bytes: int
+    disk_read_bytes: int
+    disk_write_bytes: int
+    net_rx_bytes: int
+    net_tx_bytes: int
+    timestamp_ms: float
+    uptime_ms: int
+
+
+@attrs.frozen
 class Answer:
     """`error` is "" when the request was done, else what kind of error it met."""
 
@@ -244,6 +261,7 @@ class Answer:
     console_tail: str = ""
     clients: int = 0
     sessions: tuple[SessionInfo, ...] = ()
+    metrics: MetricsSample | None = None
 
 
 @attrs.frozen
