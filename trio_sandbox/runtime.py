@@ -192,7 +192,6 @@ class Runtime:
         try:
             return await self._meter.sample(paused=life.paused)
         except (QmpClosed, QmpError):
-            await trio.lowlevel.checkpoint()
             raise self.failure() from None
 
     async def touch(self) -> None:

@@ -12,8 +12,10 @@ from trio_sandbox.errors import RemoteProtocolError, SandboxNotRunningError
 from trio_sandbox.relay.credit import WINDOW
 from trio_sandbox.relay.events import DataReceived, MessageReceived
 from trio_sandbox.relay.frames import MAX_BODY, Frame, FrameType, Role, encode
-from trio_sandbox.relay.link import LinkLost, Session
-from trio_sandbox.relay.messages import ErrorReport, Exec, Started, StdinClosed
+from trio_sandbox.relay.link import AgentLink, LinkLost, Session
+from trio_sandbox.relay.messages import ErrorReport, Exec, Ready, Started, StdinClosed
+from trio_sandbox.relay.states import SideState
+from trio_sandbox.service import service
 
 from .scripted import EXITED, ScriptedGuest, linked, open_session
 
@@ -139,3 +141,31 @@ async def test_a_closed_stream_is_lost_and_the_reason_comes_from_elsewhere() -> 
             link.fail(lambda: SandboxNotRunningError("x"))
         with pytest.raises(SandboxNotRunningError):
             open_session(link, REQUEST)
+
+
+async def test_what_a_full_socket_does_not_take_at_once_follows_in_order() -> None:
+    """The caller writes to an idle socket itself; one that is full leaves the rest to the writer."""
+    near, far = trio.socket.socketpair()
+    near.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_SNDBUF, 4096)
+    link = AgentLink(trio.SocketStream(near), greeted=True)
+    guest = ScriptedGuest(trio.SocketStream(far))
+    guest.mux.state = SideState.CONFIGURING
+    async with service(link.serve, name="link"):
+        await guest.say(Ready({}))
+        await link.machine_message(FrameType.READY)
+        await wait_all_tasks_blocked()
+        session = open_session(link, REQUEST)
+        await start(session, guest)
+        data = bytes(range(256)) * (WINDOW // 256)
+        session.feed(data)
+        session.signal(10)
+        got = bytearray()
+        while len(got) < len(data):
+            event = await guest.next()
+            if isinstance(event, DataReceived):
+                got += event.data
+                guest.mux.acknowledge(session.id, len(event.data))
+                await guest.flush()
+        assert got == data
+    await guest.stream.aclose()
+    near.close()

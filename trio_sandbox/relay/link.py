@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 from collections.abc import Callable
 from typing import Protocol
 
@@ -68,6 +69,8 @@ class AgentLink:
         self._arrived = trio.lowlevel.ParkingLot()
         self._drained = trio.lowlevel.ParkingLot()
         self._to_write = trio.Event()
+        self._writer_idle = False
+        self._unsent = b""
         self._failure: Callable[[], BaseException] | None = None
         self.reads = 0
         """Times that something was read, for whoever wants to know that the reader has kept up."""
@@ -102,18 +105,33 @@ class AgentLink:
         task_status.started()
         try:
             while True:
-                while data := self.mux.data_to_send():
+                while data := self._unsent or self.mux.data_to_send():
+                    self._unsent = b""
                     await self._stream.send_all(data)
                     if not self.backlogged:
                         self._drained.unpark_all()
-                self._to_write = trio.Event()
+                self._to_write, self._writer_idle = trio.Event(), True
                 await self._to_write.wait()
+                self._writer_idle = False
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             await trio.sleep_forever()  # the reader sees the same and says so
 
     def wake_writer(self) -> None:
-        """The mux has something to write."""
-        self._to_write.set()
+        """The mux has something to write. What the socket takes at once goes at once: a turn of the loop saved."""
+        if self._writer_idle and not self._unsent and isinstance(self._stream, trio.SocketStream):
+            self._send_at_once(self._stream)
+        if self._unsent or self.mux.has_to_send:
+            self._to_write.set()
+
+    def _send_at_once(self, stream: trio.SocketStream) -> None:
+        data = self.mux.data_to_send()
+        try:
+            sent = os.write(stream.socket.fileno(), data) if data else 0
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # the writer meets it too
+            sent = 0
+        self._unsent = data[sent:]
 
     def _dispatch(self, event: Event) -> None:
         if isinstance(event, PingReceived):
