@@ -49,6 +49,12 @@ static bool make_parents(char *path, struct fs_result *result)
     return true;
 }
 
+// mkdir(2) does not look at the set-user-id and set-group-id bits.
+static bool make_folder(const char *path, mode_t mode)
+{
+    return mkdir(path, mode) == 0 && (!(mode & 06000) || chmod(path, mode) == 0);
+}
+
 bool fs_mkdir(const struct fs_request *request, struct fs_result *result)
 {
     char path[PATH_BYTES_MAX + 1];
@@ -57,12 +63,12 @@ bool fs_mkdir(const struct fs_request *request, struct fs_result *result)
         path[--length] = '\0';
     umask(0);
     mode_t mode = request->mode >= 0 ? (mode_t)request->mode : NEW_FOLDER;
-    if (mkdir(path, mode) == 0)
+    if (make_folder(path, mode))
         return true;
     if (request->recursive && errno == ENOENT) {
         if (!make_parents(path, result))
             return false;
-        if (mkdir(path, mode) == 0)
+        if (make_folder(path, mode))
             return true;
     }
     int error = errno;

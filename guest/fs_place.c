@@ -105,7 +105,7 @@ static bool make_node(int folder, const char *name, mode_t mode, dev_t device, c
     return (S_ISLNK(mode) ? symlinkat(link, folder, name) : mknodat(folder, name, mode, device)) == 0;
 }
 
-bool place_node(int folder, const char *name, mode_t mode, dev_t device, const char *link)
+static bool put_node(int folder, const char *name, mode_t mode, dev_t device, const char *link)
 {
     char other[FS_NAME_MAX + 1];
     if (make_node(folder, name, mode, device, link))
@@ -118,4 +118,12 @@ bool place_node(int folder, const char *name, mode_t mode, dev_t device, const c
     unlinkat(folder, other, 0);
     errno = saved;
     return false;
+}
+
+bool place_node(int folder, const char *name, mode_t mode, dev_t device, const char *link)
+{
+    hold_sigterm(SIG_BLOCK);
+    bool put = put_node(folder, name, mode, device, link);
+    hold_sigterm(SIG_UNBLOCK);
+    return put;
 }

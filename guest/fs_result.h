@@ -8,10 +8,11 @@
 
 enum { FS_NAME_MAX = 255 }; // bytes of one name in a folder
 
+// No bool in it: what comes from another process may be any bytes, and not every byte is one.
 struct fs_result {
-    int error;    // errno; 0: done
-    bool no_user; // nothing was tried: `user` is not known, or the helper may not become it
-    bool has_status;
+    int error;   // errno; 0: done
+    int no_user; // nothing was tried: `user` is not known, or the helper may not become it
+    int has_status;
     int64_t count;
     struct file_status status;
     char message[128];

@@ -134,8 +134,9 @@ def test_mkdir(agent: Client, tmp_path: Path) -> None:
     assert fs(agent, "mkdir", path).done["count"] == 0
     assert stat.S_IMODE(path.stat().st_mode) == 0o755
     assert fs(agent, "mkdir", path).error == (errno.EEXIST, str(path))
-    fs(agent, "mkdir", path / "open", mode=0o1777).check()
-    assert stat.S_IMODE((path / "open").stat().st_mode) == 0o1777
+    for mode in (0o1777, 0o2750):
+        fs(agent, "mkdir", path / f"{mode:o}", mode=mode).check()
+        assert stat.S_IMODE((path / f"{mode:o}").stat().st_mode) == mode
     assert fs(agent, "mkdir", path / "a" / "b").error == (errno.ENOENT, str(path / "a" / "b"))
 
 
