@@ -5,13 +5,16 @@ The layers, each importing only those above it in this list:
     errors, home, files, locks       what goes wrong; where things are; files and locks that leave nothing behind
     convert, config, lifecycle       plain data to classes; what is asked for; what may follow what
     service, tools                   tasks that end in order; system programs
-    relay                            frames, credit, sessions (sans-IO), and the agent stream on Trio (link)
+    relay                            frames, credit, sessions (sans-IO); the agent stream, and its clients, on Trio
     vm                               QEMU: command line, monitor, console, supervision
+    state                            the store: sandboxes and their runs, across processes
     host                             kernel, initramfs, acceleration: what a boot needs of this machine
     image                            OCI images to root file systems
-    client                           the handle and its programs; anyio only
+    client                           the handles, and what they do in the guest; anyio only
     machine                          machines that are ready: cloned from a warm template, or booted
+    life, metrics, runtime           a machine from ready to over; what it uses; what is asked of it
     sandbox                          `serve_sandbox`: all of it, as one function; `open_sandbox`
+    process                          sandboxes in a process of their own
     cli                              the command line; the one place that turns errors into sentences
 
 Public names load on first use, so that importing the package costs nothing and the command line starts quickly.
