@@ -6,8 +6,23 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import trio
 
+from trio_sandbox import open_sandbox
 from trio_sandbox.home import Home
+
+
+@pytest.fixture(scope="session", autouse=True)
+def first_use() -> None:
+    """The first sandbox of a data folder makes a template and the store, which stay: no test should take them for a
+    leak.
+    """
+
+    async def use() -> None:
+        async with open_sandbox("first-use", image="local/base"):
+            pass
+
+    trio.run(use)
 
 
 @pytest.fixture(autouse=True)
