@@ -7,12 +7,14 @@ primitive has a hook that only accepts itself. The hooks must be registered befo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+import attrs
 import cattrs
 import msgpack
 
 T = TypeVar("T")
+SHORTENED_SIZE = 16_384
 
 
 def _strict(expected: type[T]) -> Any:
@@ -35,16 +37,28 @@ def make_converter(*, forbid_extra_keys: bool) -> cattrs.Converter:
 _wire = make_converter(forbid_extra_keys=True)
 
 
+def shortened(text: str) -> str:
+    """The end of a text that the guest can make long, such as its console's: a message must fit into one frame."""
+    return text.encode(errors="replace")[-SHORTENED_SIZE:].decode(errors="ignore")
+
+
 def pack(message: object) -> bytes:
     """A msgpack map of an attrs instance."""
     packed: bytes = msgpack.packb(_wire.unstructure(message), use_bin_type=True)
     return packed
 
 
-def unpack_untrusted(body: bytes, kind: type[T]) -> T:
-    """The attrs instance that `body` holds. Raises ValueError, and nothing else, for bytes that are not exactly one."""
+def unpack_untrusted(body: bytes, kind: type[T], *, whole: bool = False) -> T:
+    """The attrs instance that `body` holds. Raises ValueError, and nothing else, for bytes that are not exactly one.
+
+    whole: keys that have a default must be there too.
+    """
     try:
-        return _wire.structure(msgpack.unpackb(body, raw=False, strict_map_key=True, use_list=True), kind)
+        values = msgpack.unpackb(body, raw=False, strict_map_key=True, use_list=True)
+        made = _wire.structure(values, kind)
+        if whole and len(values) != len(attrs.fields(cast(Any, kind))):
+            raise ValueError(f"{len(values)} keys")
+        return made
     except Exception as error:  # hostile bytes can fail in any layer below: one answer for all of them
         raise ValueError(f"{type(error).__name__}: {error}") from error
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from trio_sandbox.errors import LocalProtocolError, RemoteProtocolError
 from trio_sandbox.relay.credit import WINDOW
-from trio_sandbox.relay.events import DataReceived, Event, MessageReceived, WindowOpened
+from trio_sandbox.relay.events import JOINED_SIZE, DataReceived, Event, MessageReceived, WindowOpened
 from trio_sandbox.relay.frames import HEADER, MAX_BODY, Flag, Frame, FrameType, Role, encode
 from trio_sandbox.relay.messages import (
     Exec,
@@ -25,7 +25,6 @@ from trio_sandbox.relay.messages import (
     encode_body,
 )
 from trio_sandbox.relay.mux import Mux
-from trio_sandbox.relay.outgoing import JOINED_SIZE
 from trio_sandbox.relay.states import SideState
 
 EXITED = Exited(0, 0, False, False, False, 1, 2, 3)

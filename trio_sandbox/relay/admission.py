@@ -34,7 +34,7 @@ class Places:
     @property
     def used(self) -> int:
         """Places that are taken now."""
-        return len(self._taken)
+        return self._lot.borrowed_tokens  # also what a waiter was given and has not picked up
 
     async def acquire(self, patience: float = 0.0) -> int:
         """Take a place; its number, for `release`.

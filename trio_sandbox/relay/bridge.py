@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from trio_sandbox.errors import RemoteProtocolError
 from trio_sandbox.relay.budget import Grant
-from trio_sandbox.relay.events import DataReceived, MessageReceived, WindowOpened
+from trio_sandbox.relay.events import DataReceived, MessageReceived, WindowOpened, append_joined
 from trio_sandbox.relay.frames import FrameType
 from trio_sandbox.relay.link import AgentLink
 from trio_sandbox.relay.messages import Deadline, Detached, Message, Opened, Resize, Signal
@@ -45,6 +45,7 @@ class Bridge:
         self._changed = changed
         self._ended = ended
         self._leave = leave
+        self._takes_input = False
         self._waiting: deque[MessageReceived | DataReceived] = deque()
         self._unacknowledged = 0  # bytes of the guest that the client has not consumed, sent or not
         self._replayed = 0  # bytes of a replay that were sent and not consumed: they cost the agent nothing
@@ -52,10 +53,9 @@ class Bridge:
     def open(self, number: int, grant: Grant, *, takes_input: bool) -> None:
         """Tell the client what it was granted; what comes from the guest follows."""
         self.number = number
-        credit = 0
-        if takes_input and self._link.mux.is_open(number):
-            credit = self._link.mux.sendable(number)
         window = grant.stdin_window if takes_input else 0
+        self._takes_input = window > 0
+        credit = self._link.mux.sendable(number) if self._takes_input else 0
         self._mux.send_message(Opened(number, grant.window, window, min(credit, window)), self.local)
         self._changed()
 
@@ -67,7 +67,7 @@ class Bridge:
         else:
             if isinstance(event, DataReceived) and event.session:
                 self._unacknowledged += len(event.data)
-            self._waiting.append(event)
+            append_joined(self._waiting, event)
             self._pass_on()
         self._changed()
 
@@ -111,8 +111,11 @@ class Bridge:
         self._changed()
 
     def stdin(self, event: DataReceived) -> None:
-        """Bytes for the program. What comes after its end is dropped, and credited, so that nobody waits for it."""
-        if self._link.mux.is_open(self.number) and self._link.mux.sendable(self.number) >= len(event.data):
+        """Bytes for the program. Those that it cannot take any more, because it or its input has ended, are dropped and
+        credited, so that nobody waits for it.
+        """
+        mux = self._link.mux
+        if self._takes_input and mux.takes_stdin(self.number) and mux.sendable(self.number) >= len(event.data):
             self._link.mux.send_data(FrameType.STDIN, self.number, event.data, end=event.end)
             self._link.wake_writer()
         else:

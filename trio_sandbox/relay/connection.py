@@ -19,9 +19,11 @@ from typing import Protocol
 import attrs
 import trio
 
+from trio_sandbox.convert import shortened
 from trio_sandbox.errors import (
     ClientLimitError,
     ExecFailedError,
+    LocalProtocolError,
     RemoteProtocolError,
     SandboxDrainingError,
     SandboxError,
@@ -29,7 +31,7 @@ from trio_sandbox.errors import (
 )
 from trio_sandbox.relay.admission import Admission
 from trio_sandbox.relay.bridge import Bridge
-from trio_sandbox.relay.budget import Grant
+from trio_sandbox.relay.budget import CLIENT_SESSIONS, Grant
 from trio_sandbox.relay.channel import ClientChannel, stdin_wish
 from trio_sandbox.relay.events import DataReceived, Event, MessageReceived, Opener, PingReceived, WindowOpened
 from trio_sandbox.relay.frames import PROTOCOL_VERSION, FrameType, Role
@@ -53,7 +55,7 @@ from trio_sandbox.relay.survivors import Survivors
 log = logging.getLogger("trio_sandbox.relay")
 
 JOIN_TIMEOUT = 10.0
-"""Seconds for a new connection to say JOIN."""
+"""Seconds for a new connection to say JOIN, and for a control connection to say its REQUEST."""
 LAST_WORDS_TIMEOUT = 1.0
 """Seconds for a client to take what is still to be said when the connection ends."""
 PINGS_LIMIT = 64
@@ -101,6 +103,7 @@ class ClientConnection:
     _channel: ClientChannel | None = None
     _pings: int = 0
     _gone: bool = False
+    _sending: bool = False
     _to_write: trio.Event = attrs.Factory(trio.Event)
     _written: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
 
@@ -135,7 +138,9 @@ class ClientConnection:
         try:
             while True:
                 while frames := self.mux.frames_to_send():
+                    self._sending = True
                     await self.transport.send(frames)
+                    self._sending = False
                     self._written.unpark_all()
                 self._to_write = trio.Event()
                 await self._to_write.wait()
@@ -145,7 +150,7 @@ class ClientConnection:
             await trio.sleep_forever()
 
     async def _flushed(self) -> None:
-        while self.mux.has_to_send:
+        while self.mux.has_to_send or self._sending:
             await self._written.park()
 
     def wake_writer(self) -> None:
@@ -164,12 +169,7 @@ class ClientConnection:
     # -- the beginning
 
     async def _join(self) -> Join:
-        events: list[Event] = []
-        with trio.move_on_after(JOIN_TIMEOUT) as patience:
-            while not events:
-                events = await self._events()
-        if patience.cancelled_caught:
-            raise RemoteProtocolError(f"no JOIN within {JOIN_TIMEOUT:g} s")
+        events = await self._first("JOIN")
         first = events[0]
         if len(events) > 1 or not isinstance(first, MessageReceived) or not isinstance(first.message, Join):
             raise RemoteProtocolError("JOIN comes first, and alone")
@@ -177,12 +177,21 @@ class ClientConnection:
             raise RemoteProtocolError(f"the client speaks versions {first.message.versions}, not {PROTOCOL_VERSION}")
         return first.message
 
+    async def _first(self, what: str) -> list[Event]:
+        """What a client says that must say something. Raises as `_events`, RemoteProtocolError for silence."""
+        events: list[Event] = []
+        with trio.move_on_after(JOIN_TIMEOUT) as patience:
+            while not events:
+                events = await self._events()
+        if patience.cancelled_caught:
+            raise RemoteProtocolError(f"no {what} within {JOIN_TIMEOUT:g} s")
+        return events
+
     async def _serve_channel(self, join: Join) -> None:
         slot = await self._place(join)
         self._channel = ClientChannel(self.served.link, slot)
         try:
-            self.mux.send_message(self.served.welcome(slot))
-            self.wake_writer()
+            self._welcome(slot)
             while True:
                 for event in await self._events():
                     self._take(event)
@@ -190,6 +199,14 @@ class ClientConnection:
         finally:
             self._leave_all()
             self.served.admission.clients.release(slot)
+
+    def _welcome(self, slot: int) -> None:
+        try:
+            self.mux.send_message(self.served.welcome(slot))
+        except LocalProtocolError as error:  # an image may bring any environment
+            log.error("clients cannot be served: %s", error)
+            raise ClientGone from error
+        self.wake_writer()
 
     async def _place(self, join: Join) -> int:
         """A client's place. One that hangs up while it waits gives up its turn. Raises ClientLimitError, ClientGone."""
@@ -245,7 +262,7 @@ class ClientConnection:
 
         def answered() -> None:
             self._pings -= 1
-            if self.mux.state is SideState.OPEN:
+            if not self.served.link.failed and self.mux.state is SideState.OPEN:
                 self.mux.send_ping(FrameType.PONG, body)
                 self.wake_writer()
 
@@ -270,17 +287,19 @@ class ClientConnection:
             self.mux.send_message(Failed("paused", EAGAIN, str(error)), event.session)
             self.wake_writer()
         except SandboxError as error:
-            self.mux.send_message(Failed("other", ESHUTDOWN, str(error)), event.session)
+            self.mux.send_message(Failed("other", ESHUTDOWN, shortened(str(error))), event.session)
             self.wake_writer()
 
     def _begin(self, local: int, request: Opener) -> None:
         self.served.check_open()
         assert self._channel is not None
+        if len(self._bridges) >= CLIENT_SESSIONS:  # attached ones have a budget of their own
+            raise ExecFailedError("too_many_sessions", EAGAIN, f"{CLIENT_SESSIONS} sessions are open already")
         survivors, channel = self.served.survivors, self._channel
         if isinstance(request, Attach):
             survivors.attach(request.session_id, self._maker(local, True, survivors), replay=request.replay)
-            if request.rows and request.cols:
-                self._bridges[local].message(FrameType.RESIZE, Resize(request.rows, request.cols))
+            if request.rows and request.cols and (bridge := self._bridges.get(local)) is not None:
+                bridge.message(FrameType.RESIZE, Resize(request.rows, request.cols))
         elif isinstance(request, Exec) and (request.detached or request.detachable):
             survivors.open(request, self._maker(local, request.stdin, survivors))
         else:
@@ -328,12 +347,8 @@ class ClientConnection:
     async def _serve_control(self) -> None:
         place = self.served.admission.controls.acquire_nowait()
         try:
-            self.mux.send_message(self.served.welcome(0))
-            self.wake_writer()
-            events: list[Event] = []
-            while not events:
-                events = await self._events()
-            first = events[0]
+            self._welcome(0)
+            first = (await self._first("REQUEST"))[0]
             if not isinstance(first, MessageReceived) or not isinstance(first.message, Request):
                 raise RemoteProtocolError("a control connection is for one REQUEST")
             self.mux.send_message(await self.served.answer(first.message))

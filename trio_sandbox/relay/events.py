@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import attrs
 
 from trio_sandbox.relay.frames import FrameType
@@ -45,6 +47,26 @@ class PingReceived:
 
     type: FrameType
     body: bytes
+
+
+JOINED_SIZE = 4096
+"""Bytes up to which pieces of a stream are joined while they wait, so that a peer that sends byte by byte does not cost
+a hundred times what it sends; copying more than this costs more than a piece does.
+"""
+
+
+def append_joined(waiting: deque[MessageReceived | DataReceived], event: MessageReceived | DataReceived) -> None:
+    """Append an event to those that wait, to the last one itself where both are small pieces of one stream."""
+    if waiting and isinstance(event, DataReceived):
+        last = waiting[-1]
+        if (
+            isinstance(last, DataReceived)
+            and (last.type, last.session) == (event.type, event.session)
+            and len(last.data) + len(event.data) <= JOINED_SIZE
+        ):
+            waiting[-1] = DataReceived(event.type, event.session, last.data + event.data, event.end)
+            return
+    waiting.append(event)
 
 
 Event = MessageReceived | DataReceived | WindowOpened | PingReceived

@@ -234,6 +234,11 @@ class AgentLink:
         while self._pings:
             self._pings.popitem()[1]()
 
+    @property
+    def failed(self) -> bool:
+        """Whether the machine is gone."""
+        return self._failure is not None
+
     def raise_failure(self) -> None:
         """Raise what the machine ended with, if it has."""
         if self._failure is not None:

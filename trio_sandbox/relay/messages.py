@@ -407,6 +407,9 @@ TYPES: dict[type[Message], FrameType] = {body: kind for kind, body in BODIES.ite
 EMPTY = frozenset({FrameType.GOODBYE, FrameType.CLIENT_GONE, FrameType.KILL, FrameType.DETACH})
 """Types whose body must be empty."""
 
+WHOLE = frozenset({FrameType.DONE})
+"""Types of the guest whose keys must all be there: else it could be longer than a frame when it is passed on."""
+
 MAX_PING = 64
 """Bytes of a PING's body."""
 
@@ -419,6 +422,6 @@ def encode_body(message: Message) -> bytes:
 def decode_body_untrusted(kind: FrameType, body: bytes) -> Message:
     """The message in the body of a frame of `kind`. Raises RemoteProtocolError, and nothing else."""
     try:
-        return unpack_untrusted(body, BODIES[kind])
+        return unpack_untrusted(body, BODIES[kind], whole=kind in WHOLE)
     except ValueError as error:
         raise RemoteProtocolError(f"{kind.name}: {error}") from error

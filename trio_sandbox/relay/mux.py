@@ -341,7 +341,7 @@ class Mux:
     def takes_stdin(self, session: int) -> bool:
         """Whether standard input may still be sent, its end at least."""
         entry = self._sessions.get(session)
-        return entry is not None and not entry.stdin_ended and entry.sending.limit > 0
+        return entry is not None and not entry.stdin_ended
 
     def is_open(self, session: int) -> bool:
         """Whether the session may still carry anything."""

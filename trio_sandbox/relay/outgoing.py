@@ -12,12 +12,11 @@ from __future__ import annotations
 import struct
 from collections import defaultdict, deque
 
+from trio_sandbox.relay.events import JOINED_SIZE
 from trio_sandbox.relay.frames import HEADER, MAX_BODY, NO_FLAGS, Flag, FrameType, Role, encode_header
 
 CREDIT = struct.Struct("<I")
 _CREDIT_SIZE = HEADER.size + CREDIT.size
-JOINED_SIZE = 4096
-"""Bytes of bulk up to which a piece is joined with the one before it: copying more would cost more than a frame."""
 
 
 class Outgoing:

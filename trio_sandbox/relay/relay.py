@@ -16,6 +16,7 @@ from typing import Protocol
 import attrs
 import trio
 
+from trio_sandbox.convert import shortened
 from trio_sandbox.relay.admission import Admission
 from trio_sandbox.relay.budget import Grant
 from trio_sandbox.relay.channel import ClientChannel
@@ -96,7 +97,7 @@ class Relay:
     def end(self, ended: Ended) -> None:
         """The machine is gone: tell every client."""
         for connection in list(self._connections):
-            connection.end(ended)
+            connection.end(attrs.evolve(ended, console_tail=shortened(ended.console_tail)))
 
     async def last_words(self) -> None:
         """Wait, a moment only, until those who asked for the end have their answer; shielded from cancellation."""
@@ -132,7 +133,8 @@ class Relay:
         """Do what a control connection asks."""
         self._answering += 1
         try:
-            return await self.facts.answer(request)
+            answer = await self.facts.answer(request)
+            return attrs.evolve(answer, console_tail=shortened(answer.console_tail))
         finally:
             self._answering -= 1
             self._answered.unpark_all()

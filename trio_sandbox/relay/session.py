@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from trio_sandbox.relay.events import DataReceived, MessageReceived, WindowOpened
+from trio_sandbox.relay.events import DataReceived, MessageReceived, WindowOpened, append_joined
 from trio_sandbox.relay.frames import FrameType
 from trio_sandbox.relay.messages import Deadline, Opened, Resize, Signal
 from trio_sandbox.relay.mux import Mux
@@ -50,7 +50,7 @@ class SessionBuffer:
             self.stdin_open = False
             self._unsent = memoryview(b"")
         self._ended = self._ended or event.type in FINAL
-        self._inbox.append(event)
+        append_joined(self._inbox, event)
 
     def pop(self) -> MessageReceived | DataReceived | None:
         """The next event, None when none has arrived."""

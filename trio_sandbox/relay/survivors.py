@@ -14,7 +14,7 @@ import attrs
 from trio_sandbox.errors import ExecFailedError
 from trio_sandbox.relay.budget import Grant
 from trio_sandbox.relay.channel import ClientChannel
-from trio_sandbox.relay.events import DataReceived, MessageReceived
+from trio_sandbox.relay.events import JOINED_SIZE, DataReceived, MessageReceived
 from trio_sandbox.relay.frames import FrameType
 from trio_sandbox.relay.link import AgentLink, Sink
 from trio_sandbox.relay.messages import Exec, SessionInfo, Started
@@ -26,6 +26,7 @@ REPLAY_BYTES = 65_536
 ENDED_LIMIT = 64
 """Sessions that ended while nobody was attached, and are kept."""
 COMMAND_LIMIT = 200
+"""Bytes of a command as `infos` shows it: all of them go into one message."""
 ENOENT, EBUSY = 2, 16
 
 Make = Callable[[int, Grant], Sink]
@@ -41,8 +42,10 @@ class RecentOutput:
     def add(self, kind: FrameType, data: bytes) -> None:
         """Keep `data`, and forget as much of the oldest."""
         data = data[-REPLAY_BYTES:]
-        self._pieces.append((kind, data))
         self._size += len(data)
+        if self._pieces and self._pieces[-1][0] is kind and len(self._pieces[-1][1]) + len(data) <= JOINED_SIZE:
+            data = self._pieces.pop()[1] + data
+        self._pieces.append((kind, data))
         while self._size > REPLAY_BYTES:
             oldest_kind, oldest = self._pieces.popleft()
             surplus = self._size - REPLAY_BYTES
@@ -115,7 +118,8 @@ class Survivors:
 
     def open(self, request: Exec, make: Make) -> int:
         """Start a program that survives; what `make` returns is attached to it. Raises as `ClientChannel.open`."""
-        command = " ".join(word.decode(errors="replace") for word in request.argv)[:COMMAND_LIMIT]
+        command = " ".join(word.decode(errors="replace") for word in request.argv)
+        command = command.encode()[:COMMAND_LIMIT].decode(errors="ignore")
 
         def sink(number: int, grant: Grant) -> Sink:
             survivor = Survivor(number, grant, command, request.tty, self, request.detached)
@@ -142,7 +146,6 @@ class Survivors:
         for event in survivor.recent.events() if replay else ():
             sink.take(event)
         if survivor.end is not None:
-            del self._all[number]
             sink.take(survivor.end)
         return sink
 
@@ -151,6 +154,7 @@ class Survivors:
         if (survivor := self._all.get(number)) is not None:
             survivor.attached = None
             survivor.survives = True
+            self._make_room()
 
     def lose(self, number: int) -> None:
         """Whoever was attached has gone without a word: as `leave` for one that survives that, else it is killed."""
@@ -168,12 +172,14 @@ class Survivors:
         self.channel.ended(number)
 
     def ended(self, survivor: Survivor) -> None:
-        """A session is over: it costs nothing but its recent output from now on, and nothing where somebody saw it."""
+        """A session is over: it costs nothing but its recent output from now on. Whoever is attached says `forget` when
+        its end was seen.
+        """
         self.channel.ended(survivor.number)
-        if survivor.attached is not None:
-            self._all.pop(survivor.number, None)
-            return
-        over = [number for number, other in self._all.items() if other.end is not None]
+        self._make_room()
+
+    def _make_room(self) -> None:
+        over = [number for number, other in self._all.items() if other.end is not None and other.attached is None]
         for number in over[:-ENDED_LIMIT]:
             del self._all[number]
 

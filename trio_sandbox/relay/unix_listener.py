@@ -118,7 +118,7 @@ def _bind(listening: socket.socket, folder: int, path: Path, name: str) -> None:
         listening.listen(BACKLOG)
     except OSError as error:
         hint = " (somebody listens there)" if error.errno == errno.EADDRINUSE else ""
-        raise StorageError(str(path), error.errno or 0, f"cannot listen: {error.strerror}{hint}") from error
+        raise StorageError(str(path), error.errno or 0, f"cannot listen: {error.strerror or error}{hint}") from error
 
 
 def _is_left_over(folder: int, name: str, reachable: str) -> bool:
@@ -129,6 +129,7 @@ def _is_left_over(folder: int, name: str, reachable: str) -> bool:
     except FileNotFoundError:
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # one that listens may be too busy to answer
         return probe.connect_ex(reachable) == errno.ECONNREFUSED
 
 

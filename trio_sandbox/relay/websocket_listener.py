@@ -77,29 +77,35 @@ class WebSocketListener:
 
     async def serve(self, accept: Accept, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Accept clients until cancelled. Raises StorageError when it cannot listen."""
-        serve = partial(
-            trio_websocket.serve_websocket,
-            partial(self._admit, accept),
-            self.host,
-            self.port,
-            ssl_context=None,
-            connect_timeout=HANDSHAKE_TIMEOUT,
-            disconnect_timeout=CLOSE_TIMEOUT,
-            max_message_size=HEADER.size + MAX_BODY,
-            message_queue_size=QUEUED_MESSAGES,
-            receive_buffer_size=RECEIVE_SIZE,
-        )
-        problem: OSError | None = None
+        try:
+            listeners = await trio.open_tcp_listeners(self.port, host=self.host)
+        except OSError as error:
+            raise StorageError(self.address, error.errno or 0, f"cannot listen: {error.strerror}") from error
+        self.port = listeners[0].socket.getsockname()[1]
         async with trio.open_nursery() as nursery:
-            try:
-                server = await nursery.start(serve)
-            except OSError as error:
-                problem = error
-            else:
-                self.port = server.port
-                task_status.started()
-        if problem is not None:
-            raise StorageError(self.address, problem.errno or 0, f"cannot listen: {problem.strerror}") from problem
+            await nursery.start(trio.serve_listeners, partial(self._serve_one, accept), listeners)
+            task_status.started()
+
+    async def _serve_one(self, accept: Accept, stream: trio.abc.Stream) -> None:
+        """One connection, with its tasks in a nursery of their own: what the library raises when its client has gone
+        concerns nobody else.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                request: trio_websocket.WebSocketRequest | None = None
+                with trio.move_on_after(HANDSHAKE_TIMEOUT):
+                    request = await trio_websocket.wrap_server_stream(
+                        nursery,
+                        stream,
+                        max_message_size=HEADER.size + MAX_BODY,
+                        message_queue_size=QUEUED_MESSAGES,
+                        receive_buffer_size=RECEIVE_SIZE,
+                    )
+                if request is not None:
+                    await self._admit(accept, request)
+                nursery.cancel_scope.cancel(reason="the connection has ended")
+        except* (trio_websocket.ConnectionClosed, trio_websocket.HandshakeError) as group:
+            log.info("a WebSocket client went away: %s", group.exceptions[0])
 
     async def _admit(self, accept: Accept, request: trio_websocket.WebSocketRequest) -> None:
         if not self._is_authorized(request):
