@@ -88,9 +88,12 @@ const char *frame_fault_code(enum frame_fault fault)
 uint8_t *parser_space(struct parser *parser, size_t *room)
 {
     // Less than one frame is unparsed here, so after moving it to the front there is room for at least one more.
-    memmove(parser->bytes, parser->bytes + parser->start, parser->end - parser->start);
-    parser->end -= parser->start;
-    parser->start = 0;
+    // Not for nothing: one libc moves bytes to where they are, one by one, and a frame comes in many reads.
+    if (parser->start > 0) {
+        memmove(parser->bytes, parser->bytes + parser->start, parser->end - parser->start);
+        parser->end -= parser->start;
+        parser->start = 0;
+    }
     *room = sizeof parser->bytes - parser->end;
     return parser->bytes + parser->end;
 }
