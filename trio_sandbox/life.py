@@ -26,7 +26,7 @@ from trio_sandbox.relay.link import AgentLink
 from trio_sandbox.relay.liveness import Liveness
 from trio_sandbox.relay.messages import Clock
 from trio_sandbox.vm.qmp import QmpClosed, QmpError
-from trio_sandbox.vm.supervise import Machine
+from trio_sandbox.vm.running import RunningMachine
 
 log = logging.getLogger("trio_sandbox.sandbox")
 
@@ -42,7 +42,7 @@ class Life:
 
     config: SandboxConfig
     lifecycle: Lifecycle
-    machine: Machine
+    machine: RunningMachine
     link: AgentLink
     asked: EndReason | None = None
     stop_timeout: float = 0.0

@@ -39,6 +39,7 @@ from trio_sandbox.relay.link import AgentLink, LinkLost
 from trio_sandbox.relay.messages import BootFailed, Clock, Configure, Hello, Identify
 from trio_sandbox.service import service
 from trio_sandbox.vm.command import Disk, MachineSpec, Memory, Port, qemu_argv
+from trio_sandbox.vm.running import RunningMachine
 from trio_sandbox.vm.stub import kernel_stub
 from trio_sandbox.vm.supervise import Machine, Sockets, supervise_vmm
 from trio_sandbox.vm.templates import OpenTemplate, TemplateStore
@@ -164,7 +165,7 @@ async def _serve_cold(plan: MachinePlan, task_status: trio.TaskStatus[tuple[Mach
         plan.mark("disks")
         async with _booted(plan, lambda sockets: plan.spec(sockets, upper)) as (machine, link):
             plan.mark("hello")
-            await _configure(plan.config, machine, link, _configuration(plan.config))
+            await configure(plan.config, machine, link, configuration(plan.config))
             task_status.started((machine, link))
             await trio.sleep_forever()
 
@@ -217,19 +218,19 @@ def _disk_of_clone(plan: MachinePlan, template: OpenTemplate) -> Iterator[int]:
 
 async def _introduce(plan: MachinePlan, machine: Machine, link: AgentLink) -> None:
     """Tell a clone who it is, and a blank one what its disks are, and wait until it is ready."""
-    link.send(_configuration(plan.config) if plan.blank else _identity(plan.config))
+    link.send(configuration(plan.config) if plan.blank else _identity(plan.config))
     with trio.fail_after(CLONE_TIMEOUT):
         answer = (await link.machine_message(FrameType.READY, FrameType.BOOT_FAILED)).message
     _raise_if_failed(answer, machine)
     link.send(Clock(time.time_ns()))  # what it was told first is as old as its start
 
 
-def _raise_if_failed(answer: object, machine: Machine) -> None:
+def _raise_if_failed(answer: object, machine: RunningMachine) -> None:
     if isinstance(answer, BootFailed):
         raise BootError(answer.stage, f"{answer.message} ({os.strerror(answer.errno)})", machine.console.tail())
 
 
-async def _configure(config: SandboxConfig, machine: Machine, link: AgentLink, configuration: Configure) -> None:
+async def configure(config: SandboxConfig, machine: RunningMachine, link: AgentLink, settings: Configure) -> None:
     """Say what the machine is and wait until its root is mounted. Raises BootError, RemoteProtocolError."""
     try:
         with trio.fail_after(config.boot_timeout):
@@ -237,7 +238,7 @@ async def _configure(config: SandboxConfig, machine: Machine, link: AgentLink, c
             assert isinstance(hello, Hello)
             if PROTOCOL_VERSION not in hello.versions:
                 raise BootError("agent", f"the agent speaks versions {hello.versions}, this host {PROTOCOL_VERSION}")
-            link.send(configuration)
+            link.send(settings)
             answer = (await link.machine_message(FrameType.READY, FrameType.BOOT_FAILED)).message
     except trio.TooSlowError:
         raise BootError("agent", f"not ready within {config.boot_timeout:g} s", machine.console.tail()) from None
@@ -257,7 +258,8 @@ def _identity(config: SandboxConfig) -> Identify:
     )
 
 
-def _configuration(config: SandboxConfig, *, template: bool = False) -> Configure:
+def configuration(config: SandboxConfig, *, template: bool = False) -> Configure:
+    """What a machine of this configuration is told."""
     who = _identity(config)
     return Configure(
         version=PROTOCOL_VERSION,
@@ -322,7 +324,7 @@ async def build_template(plan: MachinePlan, key: str) -> None:
                 with trio.fail_after(plan.config.boot_timeout):
                     await link.machine_message(FrameType.HELLO)
             else:
-                await _configure(plan.config, machine, link, _configuration(plan.config, template=True))
+                await configure(plan.config, machine, link, configuration(plan.config, template=True))
             await machine.qmp.save(files["state"])
         if (stub := kernel_stub(plan.assets.kernel.image.read_bytes())) is not None:
             files["kernel"] = stack.enter_context(closing_descriptor(anonymous_file(folder)))

@@ -20,7 +20,7 @@ from trio_sandbox.errors import SandboxError
 from trio_sandbox.relay.events import DataReceived, MessageReceived
 from trio_sandbox.relay.link import AgentLink, LinkLost, Session
 from trio_sandbox.relay.messages import Fs, MetricsSample
-from trio_sandbox.vm.supervise import Machine
+from trio_sandbox.vm.running import RunningMachine
 
 SHORTEST = 0.1
 """Seconds over which processor use is measured at least."""
@@ -37,7 +37,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 class Meter:
     """The metrics of one machine. memory_limit: bytes of guest memory."""
 
-    machine: Machine
+    machine: RunningMachine
     link: AgentLink
     memory_limit: int
     began: float = attrs.Factory(time.monotonic)

@@ -35,7 +35,8 @@ from trio_sandbox.relay.relay import Listener, Relay
 from trio_sandbox.relay.unix_listener import UnixListener
 from trio_sandbox.state.record import Record
 from trio_sandbox.vm.qmp import QmpClosed, QmpError
-from trio_sandbox.vm.supervise import POWER_OFF_TIMEOUT, Machine
+from trio_sandbox.vm.running import RunningMachine
+from trio_sandbox.vm.supervise import POWER_OFF_TIMEOUT
 
 FORCED = frozenset({EndReason.KILLED, EndReason.CANCELLED})
 """The ends that do not wait for the guest."""
@@ -50,7 +51,7 @@ class Runtime:
     """Where its own process listens, beside what `config` asks for."""
     lifecycle: Lifecycle = attrs.Factory(Lifecycle)
     image: ImageConfig | None = None
-    machine: Machine | None = None
+    machine: RunningMachine | None = None
     link: AgentLink | None = None
     timings: dict[str, float] = attrs.Factory(dict)
     """Seconds since the request at which each stage was reached."""
@@ -229,7 +230,11 @@ class Runtime:
 
     # -- what serve_sandbox calls
 
-    def begin(self, machine: Machine, link: AgentLink) -> Life:
+    def mark(self, stage: str) -> None:
+        """A stage of the start was reached."""
+        self.timings[stage] = time.monotonic() - self._began
+
+    def begin(self, machine: RunningMachine, link: AgentLink) -> Life:
         """The agent is ready."""
         self.machine, self.link = machine, link
         self.life = Life(self.config, self.lifecycle, machine, link)

@@ -9,9 +9,8 @@ killed at once.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,46 +58,80 @@ async def serve_sandbox(
     Cancellation: the machine is killed; of an ephemeral sandbox nothing is left when the cancellation goes on.
     """
     runtime = Runtime(config, socket)
-    mark = _stopwatch(runtime.timings)
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(reserved_name(home, config.name, partial(is_live, home, config.name)))
-        stack.enter_context(runtime.lifecycle.within(State.CREATING))
-        record = await stack.enter_async_context(recorded(config, home, tenure, detached=detached))
-        runtime.record, runtime.lifecycle.on_enter = record, record.entered
-        assets = await host_assets(home)
-        mark("assets")
-        rootfs = pinned(record.folder, home) if tenure is Tenure.KNOWN else await prepare_rootfs(config.image, home)
-        runtime.image = rootfs.config
-        mark("image")
-        base = stack.enter_context(closing_descriptor(os.open(rootfs.path, os.O_RDONLY | os.O_CLOEXEC)))
-        plan = MachinePlan(config, home, assets, rootfs, base, ports=ports, mark=mark)
-        plan = stack.enter_context(_with_disk(plan, record))
-        async with service(runtime.relay.serve, name="relay"):
-            try:
-                async with service(serve_machine, plan, name="machine") as (machine, link):
-                    life = runtime.begin(machine, link)
-                    await record.ready(rootfs.chain_id, next(iter(runtime.addresses), ""))
-                    mark("ready")
-                    with runtime.lifecycle.within(State.RUNNING):
-                        task_status.started(runtime)
-                    await life.run()
-                    if not machine.exited.is_set():
-                        with runtime.lifecycle.within(State.STOPPING):
-                            await runtime.power_off()
-            except BaseException as error:
-                await _finish(runtime, record, error)  # noqa: ASYNC102, ASYNC120 - shielded and timed within
-                raise
-            await _finish(runtime, record, None)
+    async with claimed(runtime, home, tenure, detached=detached), _planned(runtime, home, tenure, ports) as plan:
+        return await run_machine(
+            runtime, partial(serve_machine, plan), chain_id=plan.rootfs.chain_id, task_status=task_status
+        )
+
+
+@asynccontextmanager
+async def claimed(runtime: Runtime, home: Home, tenure: Tenure, *, detached: bool = False) -> AsyncIterator[None]:
+    """The name, and the record from CREATING on. Raises SandboxAlreadyExistsError and what `recorded` raises."""
+    config = runtime.config
+    async with reserved_name(home, config.name, partial(is_live, home, config.name)):
+        with runtime.lifecycle.within(State.CREATING):
+            async with recorded(config, home, tenure, detached=detached) as record:
+                runtime.record, runtime.lifecycle.on_enter = record, record.entered
+                yield
+
+
+@asynccontextmanager
+async def _planned(runtime: Runtime, home: Home, tenure: Tenure, ports: tuple[Port, ...]) -> AsyncIterator[MachinePlan]:
+    """What the machine is made of: programs of the host, image, disks."""
+    record, mark = runtime.record, runtime.mark
+    assert record is not None
+    assets = await host_assets(home)
+    mark("assets")
+    image = runtime.config.image
+    rootfs = pinned(record.folder, home) if tenure is Tenure.KNOWN else await prepare_rootfs(image, home)
+    runtime.image = rootfs.config
+    mark("image")
+    with closing_descriptor(os.open(rootfs.path, os.O_RDONLY | os.O_CLOEXEC)) as base:
+        plan = MachinePlan(runtime.config, home, assets, rootfs, base, ports=ports, mark=mark)
+        with _with_disk(plan, record) as plan:
+            yield plan
+
+
+async def run_machine(
+    runtime: Runtime,
+    serve: Callable[..., Awaitable[object]],
+    *,
+    chain_id: str = "",
+    task_status: trio.TaskStatus[Runtime] = trio.TASK_STATUS_IGNORED,
+) -> End:
+    """Make the machine, live with it to its end, and return how it ended: what is the same for any kind of machine.
+
+    serve: the service that owns it, `serve_machine` or one like it: it reports `started((machine, link))`, a
+    RunningMachine and the AgentLink to its agent, when programs can run. Else as `serve_sandbox`.
+    """
+    async with service(runtime.relay.serve, name="relay"):
+        try:
+            async with service(serve, name="machine") as (machine, link):
+                life = runtime.begin(machine, link)
+                if runtime.record is not None:
+                    await runtime.record.ready(chain_id, next(iter(runtime.addresses), ""))
+                runtime.mark("ready")
+                with runtime.lifecycle.within(State.RUNNING):
+                    task_status.started(runtime)
+                await life.run()
+                if not machine.exited.is_set():
+                    with runtime.lifecycle.within(State.STOPPING):
+                        await runtime.power_off()
+        except BaseException as error:
+            await _finish(runtime, error)  # noqa: ASYNC102, ASYNC120 - shielded and timed within
+            raise
+        await _finish(runtime, None)
     if runtime.crash is not None:
         raise runtime.crash
     assert runtime.end is not None
     return runtime.end
 
 
-async def _finish(runtime: Runtime, record: Record, error: BaseException | None) -> None:
+async def _finish(runtime: Runtime, error: BaseException | None) -> None:
     """The machine is gone: write down how, tell everyone, and give those who asked for it a moment to hear it."""
     end = runtime.find_end(error)
-    await record.ended(end)
+    if runtime.record is not None:
+        await runtime.record.ended(end)
     runtime.finish(end)
     await runtime.relay.last_words()
 
@@ -119,11 +152,6 @@ def _with_disk(plan: MachinePlan, record: Record) -> Iterator[MachinePlan]:
                 descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             with closing_descriptor(descriptor):
                 yield attrs.evolve(plan, durable=True, upper=descriptor)
-
-
-def _stopwatch(timings: dict[str, float]) -> Callable[[str], None]:
-    start = time.perf_counter()
-    return lambda stage: timings.__setitem__(stage, time.perf_counter() - start)
 
 
 async def _hosted(config: SandboxConfig, home: Home, tenure: Tenure, *, task_status: trio.TaskStatus[Runtime]) -> None:

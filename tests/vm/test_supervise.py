@@ -16,7 +16,7 @@ import trio
 from trio_sandbox.binaries import host_program_path
 from trio_sandbox.errors import BootError
 from trio_sandbox.service import service
-from trio_sandbox.vm import supervise
+from trio_sandbox.vm import running
 from trio_sandbox.vm.console import LOG_LIMIT, TAIL_SIZE, ConsoleLog
 from trio_sandbox.vm.supervise import Build, Machine, supervise_vmm
 
@@ -138,7 +138,7 @@ async def test_cancel_at_each_checkpoint_leaves_no_process(tmp_path: Path) -> No
     ],
 )
 async def test_the_kill_ladder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, returncode: int) -> None:
-    monkeypatch.setattr(supervise, "TERM_TIMEOUT", 0.2)
+    monkeypatch.setattr(running, "TERM_TIMEOUT", 0.2)
     async with serving(fake_vmm(tmp_path, body, SIGN, LAST)) as machine:
         machine.grace = 0.05
     assert machine.exit.returncode == returncode

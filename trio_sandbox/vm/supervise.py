@@ -29,17 +29,14 @@ from trio_sandbox.service import service, wait_any
 from trio_sandbox.vm.command import MachineSpec, qemu_argv
 from trio_sandbox.vm.console import ConsoleLog, drain
 from trio_sandbox.vm.qmp import QmpClient, QmpClosed
+from trio_sandbox.vm.running import MachineExit, end_process
 
 log = logging.getLogger("trio_sandbox.vm")
 
-TERM_TIMEOUT = 2.0
-"""Seconds between SIGTERM, which QEMU takes as a wish, and SIGKILL."""
 POWER_OFF_TIMEOUT = 2.0
 """Seconds from the agent's goodbye to the end of QEMU; 15 ms is usual."""
 LAST_WORDS_TIMEOUT = 1.0
 """Seconds for the console's and the monitor's last bytes after QEMU is gone."""
-REAP_LOG_INTERVAL = 10.0
-"""Seconds between complaints about a killed process that the kernel will not let go."""
 
 Build = Callable[["Sockets"], MachineSpec]
 
@@ -51,18 +48,6 @@ class Sockets:
     console: int
     monitor: int
     agent: int
-
-
-@attrs.frozen
-class MachineExit:
-    """How QEMU ended: its exit status (negative for a signal), QMP's SHUTDOWN reason, and what it and the guest said
-    last.
-    """
-
-    returncode: int
-    shutdown_reason: str | None
-    console_tail: str
-    stderr: str
 
 
 @attrs.define(eq=False)
@@ -90,9 +75,10 @@ class Machine:
 
     def kill(self) -> None:
         """SIGKILL, now. Harmless when QEMU is gone already."""
-        self._signal(signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
 
-    def _signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
+        """Harmless when QEMU is gone already."""
         if self.process.poll() is None:
             try:
                 signal.pidfd_send_signal(self.pidfd, number)
@@ -108,20 +94,8 @@ class Machine:
                 await trio.sleep(0.001)
 
     async def end(self) -> None:
-        """The ladder: the grace that was granted, SIGTERM, SIGKILL; returns when QEMU is reaped."""
-        with trio.CancelScope(shield=True):
-            if self.grace and not await self._gone_within(self.grace):
-                log.warning("VMM %d did not power off within %.1f s: SIGTERM", self.pid, self.grace)
-                self._signal(signal.SIGTERM)
-                await self._gone_within(TERM_TIMEOUT)
-            self.kill()
-            while not await self._gone_within(REAP_LOG_INTERVAL):
-                log.error("VMM %d was killed %.0f s ago and the kernel still keeps it", self.pid, REAP_LOG_INTERVAL)
-
-    async def _gone_within(self, seconds: float) -> bool:
-        with trio.move_on_after(seconds):
-            await self.wait_process()
-        return self.process.returncode is not None
+        """End it with the grace that was granted; returns when QEMU is reaped. Shielded from cancellation."""
+        await end_process(self, self.grace)
 
 
 async def supervise_vmm(
