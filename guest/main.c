@@ -37,7 +37,7 @@
 
 enum {
     EVENTS = 64, // taken from epoll at once
-    READS = 64,  // of the port, before the other descriptors get their turn
+    READS = 16,  // of the port, 4 KiB each: one largest frame, before its credit goes back and others get their turn
     ROUNDS = 16, // of reading output and writing it to the port, likewise
     OPEN_FILES = 16384,
     PORT_PATIENCE_MS = SILENCE_MAX_S * 1000,
