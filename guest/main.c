@@ -186,9 +186,7 @@ static void rest(void)
     uint64_t now = clock_now();
     if (agent.rest_until <= now || agent.hung_up)
         return;
-    short wanted =
-        (short)((agent.port_interest & EPOLLIN ? POLLIN : 0) | (agent.port_interest & EPOLLOUT ? POLLOUT : 0));
-    struct pollfd heard[] = {{.fd = agent.port.fd, .events = wanted}, {.fd = agent.signals.fd, .events = POLLIN}};
+    struct pollfd heard[] = {{.fd = agent.port.fd, .events = POLLIN}, {.fd = agent.signals.fd, .events = POLLIN}};
     struct timespec time = {.tv_nsec = (long)(agent.rest_until - now)};
     ppoll(heard, 2, &time, NULL);
 }

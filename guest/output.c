@@ -14,7 +14,6 @@
 enum { SMALL_PIECE = 16 * 1024 }; // bytes of one read
 
 #define PIECES_GROW (NS_PER_MS / 2) // less than anyone can see, and time to fill much of a pipe
-#define SILENCE (2 * NS_PER_MS)
 
 bool output_open(struct agent *agent, struct session *session, int index, int fd)
 {
@@ -133,7 +132,7 @@ static bool may_come_back(const struct output *output)
 static void rest_if_small(struct agent *agent, struct output *output, size_t count)
 {
     uint64_t now = clock_now();
-    if (count < SMALL_PIECE && now - output->last_read < SILENCE)
+    if (count < SMALL_PIECE && now - output->last_read < PIECES_GROW)
         agent->rest_until = now + PIECES_GROW;
     output->last_read = now;
 }
@@ -173,31 +172,18 @@ static void read_one(struct agent *agent, struct output *output, size_t most)
         session_settle(agent, session);
 }
 
-bool output_rests(struct agent *agent)
-{
-    if (agent->rest_until && clock_now() >= agent->rest_until)
-        agent->rest_until = 0;
-    return agent->rest_until;
-}
-
 void output_pump(struct agent *agent)
 {
     size_t room;
-    const struct output *last = agent->ready_last; // of this pass: all have their turn before any rest
-    if (output_rests(agent))
-        return;
     while (agent->ready_first && (room = outbox_bulk_room(&agent->outbox)) > 0) {
         struct output *output = dequeue(agent);
         size_t most = allowance(output->watch.session, output, room);
-        if (most > 0 && output->produced) // with 0 it comes back with credit
+        if (most == 0)
+            continue; // it comes back with credit
+        if (output->produced)
             produce_one(agent, output, most);
-        else if (most > 0)
+        else
             read_one(agent, output, most);
-        if (output != last)
-            continue;
-        if (output_rests(agent))
-            return;
-        last = agent->ready_last;
     }
 }
 

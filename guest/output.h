@@ -9,8 +9,7 @@
 
 bool output_open(struct agent *agent, struct session *session, int index, int fd);
 void output_ready(struct agent *agent, struct output *output); // something may be there, or credit came
-void output_pump(struct agent *agent);  // from the queue into the outbox, as far as there is room
-bool output_rests(struct agent *agent); // nothing is to be read before agent->rest_until
+void output_pump(struct agent *agent); // from the queue into the outbox, as far as there is room
 void output_close(struct agent *agent, struct output *output);
 
 // From now on what comes is thrown away, until nobody holds the other end; the holder never sees a broken pipe.
