@@ -64,7 +64,6 @@ struct agent {
     bool childless;          // the last wait found no child at all
 
     struct output *ready_first, *ready_last; // outputs that may have something to read, in turn
-    uint64_t rest_until;                     // when outputs are looked at again: they talk in small pieces
 
     int proc, cgroups;        // folders: /proc, and the one that holds the cgroups of sessions; -1 = none
     int terminals;            // terminal_device()

@@ -3,7 +3,6 @@
 // program for the sandbox's own use.
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -180,23 +179,11 @@ static int wait_milliseconds(bool at_once)
     return milliseconds > 60000 ? 60000 : (int)milliseconds;
 }
 
-// Lets outputs grow, while the host and dying children are heard at once.
-static void rest(void)
-{
-    uint64_t now = clock_now();
-    if (agent.rest_until <= now || agent.hung_up)
-        return;
-    struct pollfd heard[] = {{.fd = agent.port.fd, .events = POLLIN}, {.fd = agent.signals.fd, .events = POLLIN}};
-    struct timespec time = {.tv_nsec = (long)(agent.rest_until - now)};
-    ppoll(heard, 2, &time, NULL);
-}
-
 static void run(void)
 {
     bool at_once = true;
     while (agent.phase != PHASE_DONE) {
         struct epoll_event events[EVENTS];
-        rest();
         int count = epoll_wait(agent.epoll, events, EVENTS, wait_milliseconds(at_once));
         for (int i = 0; i < count; i++)
             handle(events[i].data.ptr, events[i].events);

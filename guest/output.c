@@ -7,13 +7,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "clock.h"
 #include "log.h"
 #include "terminal.h"
-
-enum { SMALL_PIECE = 16 * 1024 }; // bytes of one read
-
-#define PIECES_GROW (NS_PER_MS / 2) // less than anyone can see, and time to fill much of a pipe
 
 bool output_open(struct agent *agent, struct session *session, int index, int fd)
 {
@@ -126,21 +121,9 @@ static bool may_come_back(const struct output *output)
     return output->terminal && output->watch.session->state != SESSION_FLUSHING;
 }
 
-// A program that writes little at a time would be interrupted by the agent, which goes first, at every write, and each
-// piece would make its way to the host by itself. So when one little piece follows another, the next is let grow. What
-// comes first after a silence is never held back.
-static void rest_if_small(struct agent *agent, struct output *output, size_t count)
-{
-    uint64_t now = clock_now();
-    if (count < SMALL_PIECE && now - output->last_read < PIECES_GROW)
-        agent->rest_until = now + PIECES_GROW;
-    output->last_read = now;
-}
-
-static void taken(struct agent *agent, struct output *output, size_t count)
+static void taken(struct output *output, size_t count)
 {
     struct session *session = output->watch.session;
-    rest_if_small(agent, output, count);
     session->credit -= (uint32_t)count;
     session->spoke = true;
     if (session->state != SESSION_FLUSHING)
@@ -156,7 +139,7 @@ static void read_one(struct agent *agent, struct output *output, size_t most)
     struct header header = {.type = (uint8_t)output->type, .slot = session->slot, .session = session->id};
     ssize_t count = outbox_read_bulk(&agent->outbox, header, output->watch.fd, most);
     if (count > 0) {
-        taken(agent, output, (size_t)count);
+        taken(output, (size_t)count);
         enqueue(agent, output);
     } else if (count < 0 && errno == EINTR) {
         enqueue(agent, output);

@@ -34,7 +34,6 @@ struct output {
     bool maybe_readable;  // the last read did not end in EAGAIN
     bool queued;          // in the agent's list of ready outputs
     size_t left;          // while FLUSHING: bytes that are still to be delivered
-    uint64_t last_read;   // when something came
     struct output *next;
 };
 
