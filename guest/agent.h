@@ -40,6 +40,10 @@ enum phase {
     PHASE_DONE,
 };
 
+struct output_queue {
+    struct output *first, *last;
+};
+
 enum { TIMINGS_MAX = 16, SESSION_BUCKETS = 256 };
 
 struct agent {
@@ -63,7 +67,8 @@ struct agent {
     bool sweep;              // some session may be over
     bool childless;          // the last wait found no child at all
 
-    struct output *ready_first, *ready_last; // outputs that may have something to read, in turn
+    struct output_queue ready;   // outputs that may have something to read, in turn
+    struct output_queue resting; // those that gave all they had a moment ago, by when their rest is over
 
     int proc, cgroups;        // folders: /proc, and the one that holds the cgroups of sessions; -1 = none
     int terminals;            // terminal_device()

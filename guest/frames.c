@@ -87,14 +87,17 @@ const char *frame_fault_code(enum frame_fault fault)
 
 uint8_t *parser_space(struct parser *parser, size_t *room)
 {
-    // Less than one frame is unparsed here, so after moving it to the front there is room for at least one more.
-    // Not for nothing: one libc moves bytes to where they are, one by one, and a frame comes in many reads.
-    if (parser->start > 0) {
-        memmove(parser->bytes, parser->bytes + parser->start, parser->end - parser->start);
-        parser->end -= parser->start;
+    // Less than one frame is unparsed here. No more is asked for than completes it, so the next one begins at the front
+    // and nothing has to be moved but the little that small frames leave before a large one.
+    size_t have = parser->end - parser->start;
+    if (have == 0 || parser->start > sizeof parser->bytes - HEADER_SIZE - BODY_MAX) {
+        memmove(parser->bytes, parser->bytes + parser->start, have);
         parser->start = 0;
+        parser->end = have;
     }
     *room = sizeof parser->bytes - parser->end;
+    if (have >= HEADER_SIZE)
+        *room = HEADER_SIZE + get32(parser->bytes + parser->start) - have;
     return parser->bytes + parser->end;
 }
 

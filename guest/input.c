@@ -1,24 +1,38 @@
 #include "input.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "terminal.h"
 
+// A child that keeps up should not wake the agent at each of its reads, so room is of interest only while bytes wait.
+// That nobody reads is told in any case; of a terminal once only, since it may be opened again.
+static uint32_t interest(const struct input *input, bool awaits_room)
+{
+    return (uint32_t)(awaits_room ? EPOLLOUT : 0) | (uint32_t)(input->terminal ? EPOLLET : 0);
+}
+
 bool input_open(struct agent *agent, struct session *session, int fd)
 {
     session->input.watch = (struct watch){.kind = WATCH_INPUT, .fd = fd, .session = session};
     session->input.wanted = fd >= 0;
-    return fd < 0 || watch_open(agent, &session->input.watch, EPOLLOUT | EPOLLET);
+    return fd < 0 || watch_open(agent, &session->input.watch, interest(&session->input, false));
+}
+
+static void await_room(struct agent *agent, struct input *input, bool wanted)
+{
+    if (input->awaits_room == wanted)
+        return;
+    input->awaits_room = wanted;
+    watch_change(agent, &input->watch, interest(input, wanted));
 }
 
 static void give_credit(struct agent *agent, struct session *session, size_t count)
 {
     session->input.owed += (uint32_t)count;
-    // Back in lots of a quarter: a window of four of them never runs dry for want of one.
+    // Back in lots of half a window: the host has the other half while one travels.
     if (session->input.owed == 0 || session->input.owed < session->input.window / 4)
         return;
     struct message body = encode_credit(session->input.owed);
@@ -53,6 +67,7 @@ void input_receive(struct agent *agent, struct session *session, const struct he
         give_credit(agent, session, header->length);
         return;
     }
+    bool had_to_wait = input->waiting.size > 0 && !input->terminal;
     size_t taken = write_through(session, body, header->length);
     give_credit(agent, session, taken);
     if (!ring_reserve(&input->waiting, header->length - taken, input->window)) {
@@ -61,7 +76,8 @@ void input_receive(struct agent *agent, struct session *session, const struct he
         return;
     }
     ring_put(&input->waiting, body + taken, header->length - taken);
-    input_write(agent, session);
+    if (!had_to_wait) // else there will be an event
+        input_write(agent, session);
 }
 
 static void broken(struct agent *agent, struct session *session, int error)
@@ -77,12 +93,6 @@ static void broken(struct agent *agent, struct session *session, int error)
     if (session->state == SESSION_RUNNING)
         agent_send(agent, STDIN_CLOSED, session->slot, session->id, &body);
     give_credit(agent, session, dropped);
-}
-
-static bool nobody_reads(int fd)
-{
-    struct pollfd end = {.fd = fd, .events = POLLOUT};
-    return poll(&end, 1, 0) == 1 && end.revents & POLLERR;
 }
 
 // False: not typed yet, there is no room.
@@ -104,17 +114,27 @@ void input_write(struct agent *agent, struct session *session)
         if (count < 0 && errno == EINTR)
             continue;
         if (count < 0) {
-            if (errno != EAGAIN)
+            if (errno == EAGAIN)
+                await_room(agent, input, true);
+            else
                 broken(agent, session, errno);
             return;
         }
         ring_drop(&input->waiting, (size_t)count);
         give_credit(agent, session, (size_t)count);
     }
-    if (input->ended && (!input->terminal || type_end(input->watch.fd)))
+    bool end_is_due = input->ended && input->terminal && !type_end(input->watch.fd);
+    await_room(agent, input, end_is_due);
+    if (input->ended && !end_is_due)
         input_close(agent, session);
-    else if (!input->terminal && nobody_reads(input->watch.fd))
+}
+
+void input_ready(struct agent *agent, struct session *session, uint32_t events)
+{
+    if (events & EPOLLERR && !session->input.waiting.size && !session->input.terminal)
         broken(agent, session, EPIPE);
+    else
+        input_write(agent, session);
 }
 
 void input_close(struct agent *agent, struct session *session)

@@ -9,6 +9,7 @@
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -41,6 +42,10 @@ enum {
     OPEN_FILES = 16384,
     PORT_PATIENCE_MS = SILENCE_MAX_S * 1000,
 };
+
+#ifndef SYS_epoll_pwait2
+#define SYS_epoll_pwait2 441 // Linux 5.11
+#endif
 
 static struct agent agent; // all zero, so that its buffers take no room in the file
 
@@ -112,7 +117,7 @@ static bool move_output(void)
         output_pump(&agent);
         if (!outbox_send(&agent.outbox, agent.port.fd))
             shutdown_hang_up(&agent);
-        more = agent.ready_first && outbox_bulk_room(&agent.outbox) > 0;
+        more = agent.ready.first && outbox_bulk_room(&agent.outbox) > 0;
     }
     choose_port_events();
     return more && !agent.hung_up;
@@ -147,7 +152,7 @@ static void handle(struct watch *watch, uint32_t events)
         session_status_ready(&agent, watch->session);
         break;
     case WATCH_INPUT:
-        input_write(&agent, watch->session);
+        input_ready(&agent, watch->session, events);
         break;
     case WATCH_OUTPUT:
         output_ready(&agent, (struct output *)watch);
@@ -164,19 +169,20 @@ static void handle(struct watch *watch, uint32_t events)
     }
 }
 
-static int wait_milliseconds(bool at_once)
+static uint64_t earlier(uint64_t one, uint64_t other)
 {
-    uint64_t now = clock_now(), deadline = sessions_deadline(&agent);
-    if (agent.deadline < deadline)
-        deadline = agent.deadline;
-    if (event_server_deadline() < deadline)
-        deadline = event_server_deadline();
-    if (at_once || deadline <= now)
-        return 0;
-    if (deadline == NEVER)
-        return -1;
-    uint64_t milliseconds = (deadline - now + NS_PER_MS - 1) / NS_PER_MS;
-    return milliseconds > 60000 ? 60000 : (int)milliseconds;
+    return one < other ? one : other;
+}
+
+static int wait_for_events(struct epoll_event events[EVENTS], bool at_once)
+{
+    uint64_t now = clock_now(), left = 0;
+    uint64_t deadline = earlier(earlier(sessions_deadline(&agent), agent.deadline), output_deadline(&agent));
+    deadline = earlier(deadline, event_server_deadline());
+    if (!at_once && deadline > now)
+        left = earlier(deadline - now, 60 * NS_PER_S);
+    struct timespec patience = {.tv_sec = (time_t)(left / NS_PER_S), .tv_nsec = (long)(left % NS_PER_S)};
+    return (int)syscall(SYS_epoll_pwait2, agent.epoll, events, EVENTS, &patience, NULL, (size_t)0);
 }
 
 static void run(void)
@@ -184,7 +190,7 @@ static void run(void)
     bool at_once = true;
     while (agent.phase != PHASE_DONE) {
         struct epoll_event events[EVENTS];
-        int count = epoll_wait(agent.epoll, events, EVENTS, wait_milliseconds(at_once));
+        int count = wait_for_events(events, at_once);
         for (int i = 0; i < count; i++)
             handle(events[i].data.ptr, events[i].events);
         uint64_t now = clock_now();

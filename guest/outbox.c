@@ -19,7 +19,7 @@ bool outbox_add(struct outbox *outbox, enum lane lane, struct header header, con
 
 size_t outbox_bulk_room(const struct outbox *outbox)
 {
-    return outbox->lanes[LANE_BULK].size <= BULK_MAX - HEADER_SIZE - BODY_MAX ? BODY_MAX : 0;
+    return outbox->lanes[LANE_BULK].size <= BULK_MAX - HEADER_SIZE - BULK_BODY_MAX ? BULK_BODY_MAX : 0;
 }
 
 ssize_t outbox_read_bulk(struct outbox *outbox, struct header header, int fd, size_t most)

@@ -9,6 +9,7 @@
 #include "wire.h"
 
 enum {
+    BULK_BODY_MAX = BODY_MAX - HEADER_SIZE, // the port takes 32 KiB at a time: a whole frame is two of them, not three
     CONTROL_PAUSE = 64 * 1024,     // with so much control waiting, the agent takes no further frames from the host
     CONTROL_MAX = 4 * 1024 * 1024, // never reached by a host that reads
     BULK_HARD_MAX = BULK_MAX + CONTROL_MAX, // bulk and the EXITED frames behind it
@@ -28,7 +29,8 @@ struct outbox {
 // False when the queue is full: then the host does not read any more.
 bool outbox_add(struct outbox *outbox, enum lane lane, struct header header, const void *body);
 
-// How large a bulk body may be queued now: BODY_MAX or 0. Small remainders are not used, since small frames cost more.
+// How large a bulk body may be queued now: BULK_BODY_MAX or 0. Small remainders are not used, since small frames cost
+// more.
 size_t outbox_bulk_room(const struct outbox *outbox);
 
 // Reads up to `most` bytes (at most outbox_bulk_room()) from `fd` into a bulk frame. Returns what read() would.

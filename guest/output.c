@@ -7,8 +7,12 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "log.h"
 #include "terminal.h"
+
+enum { DRIBBLE = 16 * 1024 }; // less than this for a wakeup is not worth it
+#define REST (300 * NS_PER_MS / 1000)
 
 bool output_open(struct agent *agent, struct session *session, int index, int fd)
 {
@@ -17,45 +21,45 @@ bool output_open(struct agent *agent, struct session *session, int index, int fd
         return true;
     output->watch = (struct watch){.kind = WATCH_OUTPUT, .fd = fd, .session = session};
     output->type = index == 0 ? STDOUT : STDERR;
-    return watch_open(agent, &output->watch, EPOLLIN | EPOLLET);
+    return watch_open(agent, &output->watch, EPOLLIN | (output->terminal ? EPOLLET : EPOLLONESHOT));
 }
 
-static void enqueue(struct agent *agent, struct output *output)
+static void enqueue(struct output_queue *queue, struct output *output)
 {
-    if (output->queued)
+    if (output->queue)
         return;
-    output->queued = true;
+    output->queue = queue;
     output->next = NULL;
-    if (agent->ready_last)
-        agent->ready_last->next = output;
+    if (queue->last)
+        queue->last->next = output;
     else
-        agent->ready_first = output;
-    agent->ready_last = output;
+        queue->first = output;
+    queue->last = output;
 }
 
-static struct output *dequeue(struct agent *agent)
+static struct output *dequeue(struct output_queue *queue)
 {
-    struct output *output = agent->ready_first;
-    agent->ready_first = output->next;
-    if (!agent->ready_first)
-        agent->ready_last = NULL;
-    output->queued = false;
+    struct output *output = queue->first;
+    queue->first = output->next;
+    if (!queue->first)
+        queue->last = NULL;
+    output->queue = NULL;
     return output;
 }
 
-static void unlink_output(struct agent *agent, struct output *output)
+static void unlink_output(struct output *output)
 {
-    struct output **at = &agent->ready_first, *last = NULL;
-    while (*at && *at != output) {
+    if (!output->queue)
+        return;
+    struct output **at = &output->queue->first, *last = NULL;
+    while (*at != output) {
         last = *at;
         at = &last->next;
     }
-    if (!*at)
-        return;
     *at = output->next;
-    if (agent->ready_last == output)
-        agent->ready_last = last;
-    output->queued = false;
+    if (output->queue->last == output)
+        output->queue->last = last;
+    output->queue = NULL;
 }
 
 void output_ready(struct agent *agent, struct output *output)
@@ -63,15 +67,14 @@ void output_ready(struct agent *agent, struct output *output)
     output->maybe_readable = true;
     if ((output->watch.fd < 0 && !output->produced) || output->watch.kind != WATCH_OUTPUT)
         return;
-    enqueue(agent, output);
+    enqueue(&agent->ready, output);
     if (output->watch.session->state == SESSION_FLUSHING) // perhaps the last holder just closed it
         session_settle(agent, output->watch.session);
 }
 
 void output_close(struct agent *agent, struct output *output)
 {
-    if (output->queued)
-        unlink_output(agent, output);
+    unlink_output(output);
     watch_close(agent, &output->watch);
     output->left = 0;
     agent->sweep = true;
@@ -95,7 +98,7 @@ static void produce_one(struct agent *agent, struct output *output, size_t most)
     size_t count = session->kind->produce(session, bytes, most);
     output->maybe_readable = count == most;
     if (output->maybe_readable)
-        enqueue(agent, output);
+        enqueue(&agent->ready, output);
     if (count == 0)
         return;
     session->credit -= (uint32_t)count;
@@ -133,6 +136,15 @@ static void taken(struct output *output, size_t count)
         output->left = 0;
 }
 
+// A pipe that gave all it had is left alone for a moment, so that its writer fills it meanwhile: to be woken for each
+// line of a program that writes many takes six times as long. The first output after a pause is not held back.
+static void rest(struct agent *agent, struct output *output)
+{
+    output->dribbles = true;
+    output->rests_until = clock_now() + REST;
+    enqueue(&agent->resting, output);
+}
+
 static void read_one(struct agent *agent, struct output *output, size_t most)
 {
     struct session *session = output->watch.session;
@@ -140,12 +152,21 @@ static void read_one(struct agent *agent, struct output *output, size_t most)
     ssize_t count = outbox_read_bulk(&agent->outbox, header, output->watch.fd, most);
     if (count > 0) {
         taken(output, (size_t)count);
-        enqueue(agent, output);
+        output->brought += (size_t)count;
+        if ((size_t)count < most && (output->dribbles || output->brought < DRIBBLE) && !output->terminal &&
+            session->state == SESSION_RUNNING)
+            rest(agent, output);
+        else
+            enqueue(&agent->ready, output);
     } else if (count < 0 && errno == EINTR) {
-        enqueue(agent, output);
+        enqueue(&agent->ready, output);
     } else if (count < 0 && (errno == EAGAIN || (errno == EIO && may_come_back(output)))) {
         output->maybe_readable = false;
         output->left = 0;
+        output->brought = 0;
+        output->dribbles = false;
+        if (!output->terminal && session->state == SESSION_RUNNING)
+            watch_change(agent, &output->watch, EPOLLIN | EPOLLONESHOT);
     } else {
         if (count < 0 && errno != EIO)
             log_error("reading the output of session %u: %m", session->id);
@@ -158,8 +179,10 @@ static void read_one(struct agent *agent, struct output *output, size_t most)
 void output_pump(struct agent *agent)
 {
     size_t room;
-    while (agent->ready_first && (room = outbox_bulk_room(&agent->outbox)) > 0) {
-        struct output *output = dequeue(agent);
+    for (uint64_t now = clock_now(); agent->resting.first && agent->resting.first->rests_until <= now;)
+        enqueue(&agent->ready, dequeue(&agent->resting));
+    while (agent->ready.first && (room = outbox_bulk_room(&agent->outbox)) > 0) {
+        struct output *output = dequeue(&agent->ready);
         size_t most = allowance(output->watch.session, output, room);
         if (most == 0)
             continue; // it comes back with credit
@@ -170,10 +193,14 @@ void output_pump(struct agent *agent)
     }
 }
 
+uint64_t output_deadline(const struct agent *agent)
+{
+    return agent->resting.first ? agent->resting.first->rests_until : NEVER;
+}
+
 void output_discard(struct agent *agent, struct output *output)
 {
-    if (output->queued)
-        unlink_output(agent, output);
+    unlink_output(output);
     output->produced = false;
     if (output->watch.fd < 0)
         return;
@@ -203,10 +230,13 @@ void output_begin_flush(struct agent *agent, struct output *output)
 {
     if (output->watch.fd < 0 || output->watch.kind != WATCH_OUTPUT)
         return;
+    unlink_output(output);
+    if (!output->terminal) // each change is of interest from here on: the last holder may close it
+        watch_change(agent, &output->watch, EPOLLIN | EPOLLET);
     output->left = bytes_there(output);
     output->maybe_readable = true;
     if (output->left)
-        enqueue(agent, output);
+        enqueue(&agent->ready, output);
 }
 
 bool output_delivered(struct agent *agent, struct output *output, bool *held)
@@ -222,7 +252,7 @@ bool output_delivered(struct agent *agent, struct output *output, bool *held)
         if (output->left == 0)
             output_close(agent, output);
         else
-            enqueue(agent, output);
+            enqueue(&agent->ready, output);
         return output->left == 0;
     }
     *held = true;

@@ -28,12 +28,15 @@ enum why_killed {
 
 struct output {
     struct watch watch;
-    enum frame_type type; // STDOUT or STDERR
-    bool produced;        // by the session's kind, in memory: there is no descriptor
-    bool terminal;        // the master of one
-    bool maybe_readable;  // the last read did not end in EAGAIN
-    bool queued;          // in the agent's list of ready outputs
-    size_t left;          // while FLUSHING: bytes that are still to be delivered
+    enum frame_type type;       // STDOUT or STDERR
+    bool produced;              // by the session's kind, in memory: there is no descriptor
+    bool terminal;              // the master of one
+    bool maybe_readable;        // the last read did not end in EAGAIN
+    struct output_queue *queue; // of the agent, that it stands in
+    size_t brought;             // since it was last found empty
+    bool dribbles;              // it brings little at a time, and rests in between
+    uint64_t rests_until;       // in the queue of the resting
+    size_t left;                // while FLUSHING: bytes that are still to be delivered
     struct output *next;
 };
 
@@ -44,6 +47,7 @@ struct input {
     bool terminal;       // the master of one
     bool wanted;         // the session was started with a standard input
     bool ended;          // END came
+    bool awaits_room;    // the loop tells when the child has read
     uint32_t owed;       // bytes taken or dropped for which credit was not given back yet
 };
 

@@ -73,7 +73,7 @@ class ReceiveWindow:
             raise LocalProtocolError(f"consuming {size} bytes of {self.buffered}")
         self.buffered -= size
         self.consumed += size
-        if not self.consumed or (self.consumed < self.limit // 2 and not at_once):
+        if not self.consumed or (self.consumed < self.limit // 4 and not at_once):
             return 0
         granted, self.consumed = self.consumed, 0
         self.credit += granted
