@@ -1,6 +1,7 @@
 #include "session.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,10 @@
 #include "session_table.h"
 #include "terminal.h"
 
-enum { ASSEMBLING_MAX = 16 * 1024 * 1024 }; // of unfinished opening messages, all sessions together
+enum {
+    ASSEMBLING_MAX = 16 * 1024 * 1024, // of unfinished opening messages, all sessions together
+    PIPE_USUAL = 64 * 1024,            // bytes that a new pipe holds
+};
 
 #define KILL_PATIENCE NS_PER_S
 
@@ -76,10 +80,22 @@ void session_set_deadline(struct session *session, int64_t milliseconds)
     session->deadline = milliseconds ? clock_now() + (uint64_t)milliseconds * NS_PER_MS : NEVER;
 }
 
+// A pipe as large as the session's window, so that neither end waits for a turn of the other more often than for
+// credit. It is no harm if the kernel refuses.
+static void widen(int pipe, uint32_t window)
+{
+    if (pipe >= 0 && window > PIPE_USUAL)
+        fcntl(pipe, F_SETPIPE_SZ, window);
+}
+
 static bool watch_process(struct agent *agent, struct session *session, const struct spawned *spawned, bool terminal)
 {
     session->status = (struct watch){.kind = WATCH_STATUS, .fd = spawned->status, .session = session};
     session->input.terminal = session->outputs[0].terminal = terminal;
+    if (!terminal) {
+        widen(spawned->input, session->input.window);
+        widen(spawned->outputs[0], session->credit);
+    }
     bool input = input_open(agent, session, spawned->input);
     bool output = output_open(agent, session, 0, spawned->outputs[0]);
     bool error = output_open(agent, session, 1, spawned->outputs[1]);

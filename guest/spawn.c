@@ -71,12 +71,6 @@ static bool open_reader(int *reader, int *writer)
     return open_pipe(reader, writer) && fcntl(*reader, F_SETFL, O_NONBLOCK) == 0;
 }
 
-// A whole window, for a producer that is fast. It is no harm if the kernel refuses.
-static void enlarge(int pipe)
-{
-    fcntl(pipe, F_SETPIPE_SZ, WINDOW);
-}
-
 static bool open_nothing(int *fd, int access)
 {
     *fd = open("/dev/null", access | O_CLOEXEC);
@@ -107,9 +101,6 @@ static bool open_pipe_ends(const struct spawn_plan *plan, struct child_ends *chi
                      : open_nothing(&child->input, O_RDONLY);
     if (!input || !open_reader(&agent->outputs[0], &child->output))
         return false;
-    if (plan->wants_stdin)
-        enlarge(agent->input);
-    enlarge(child->output);
     return plan->wants_stderr ? open_reader(&agent->outputs[1], &child->error) : open_nothing(&child->error, O_WRONLY);
 }
 

@@ -109,7 +109,7 @@ def test_overdrawn_stdin_kills_the_session_and_no_other(agent: Client) -> None:
     agent.expect("STARTED", other)
     session = agent.start(["sleep", "1000"], stdin=True)
     agent.expect("STARTED", session)
-    for _ in range(2 * WINDOW // BODY_MAX):
+    for _ in range(3 * WINDOW // BODY_MAX):  # a pipe takes a window too
         agent.send("STDIN", b"x" * BODY_MAX, session)
     assert agent.until(lambda frame: frame.name == "ERROR").body["code"] == "overdraw"
     assert agent.outcome(session).signal == 9

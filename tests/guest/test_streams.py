@@ -126,6 +126,14 @@ def test_frames_are_batched(agent: Client) -> None:
     assert max(sizes) <= BODY_MAX
 
 
+def test_little_pieces_grow_together(agent: Client) -> None:
+    began = time.monotonic()
+    outcome = agent.run(["dd", "if=/dev/zero", "bs=1", "count=20000", "status=none"])
+    frames = [frame for frame in outcome.frames if frame.name == "STDOUT"]
+    assert len(outcome.stdout) == 20_000
+    assert len(frames) < (time.monotonic() - began) / 0.000_3 + 5  # a rest of 300 µs between two reads
+
+
 def test_endless_talkers_share_the_port(agent: Client) -> None:
     sessions = [agent.start(["cat", "/dev/zero"]) for _ in range(3)]
     counts = dict.fromkeys(sessions, 0)
