@@ -95,8 +95,8 @@ class Agent:
 
     async def run(self) -> None:
         while True:
-            await self.reading.wait()
             data = await self.stream.receive_some(65_536)
+            await self.reading.wait()
             for event in self.mux.receive_data_untrusted(bytes(data)):
                 self.take(event)
             await self.flush()
@@ -126,8 +126,9 @@ class Agent:
                     self.kill(number)
 
     def kill(self, number: int) -> None:
-        self.sessions[number].killed = True
-        self.end(number)
+        if not self.sessions[number].over:  # another KILL may have come with it
+            self.sessions[number].killed = True
+            self.end(number)
 
     def end(self, number: int) -> None:
         session = self.sessions[number]
@@ -192,8 +193,8 @@ class Client:
     async def run(self) -> None:
         try:
             while True:
-                await self.reading.wait()
                 data = await self.stream.receive_some(65_536)
+                await self.reading.wait()
                 if not data:
                     break
                 for event in self.mux.receive_data_untrusted(bytes(data)):

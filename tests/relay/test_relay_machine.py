@@ -37,6 +37,7 @@ REQUESTS = st.sampled_from(
         Subscribe("x", True, 4096),
     )
 )
+FIRST = (Exec((b"prog",), (), stdin=True), Exec((b"detached",), (), stdin=True, detached=True))
 SIZES = st.sampled_from((1, 8, 100, 5000, 70_000, 262_144))
 NUMBER = st.integers(0, 1 << 16)
 
@@ -59,6 +60,10 @@ class RelayMachine(RuleBasedStateMachine):
         self.waiting: list[Guest] = []
         self.steps = Steps(lambda: world(Admission(clients=Places("clients", PLACES))))
         self.world = self.get()
+        for number in range(2):  # a world in which the rules find somebody
+            self.join(wait=False)
+            for request in FIRST:
+                self.open(number, request)
 
     def get(self) -> World:
         async def itself(world: World) -> World:
@@ -346,4 +351,4 @@ class RelayMachine(RuleBasedStateMachine):
 
 
 TestRelay = RelayMachine.TestCase
-TestRelay.settings = settings(max_examples=15, stateful_step_count=40, deadline=None, report_multiple_bugs=False)
+TestRelay.settings = settings(max_examples=120, stateful_step_count=40, deadline=None, report_multiple_bugs=False)

@@ -277,8 +277,10 @@ class Mux:
         entry.state = step
         entry.stdin_closed = entry.stdin_closed or kind is FrameType.STDIN_CLOSED
         if step is SessionState.CLOSED:
-            self._outgoing.add_last(session, raw)
+            self._outgoing.add_after_bulk(session, raw)
             self._forget(session)
+        elif kind is FrameType.DETACH:  # what was written before is for the program
+            self._outgoing.add_after_bulk(session, raw)
         else:
             self._outgoing.add_control(raw)
 

@@ -57,12 +57,15 @@ class Outgoing:
             flags = Flag.END if end and start + MAX_BODY >= len(view) else NO_FLAGS
             queue.append((encode_header(kind, session, len(body), self._role, flags, slot), body))
 
-    def add_last(self, session: int, raw: bytes) -> None:
-        """The last frame of a session: it comes after its bulk, which therefore goes into the control queue first."""
-        for piece in self._bulk.get(session, ()):
-            self.add_control(b"".join(piece))
+    def add_after_bulk(self, session: int, raw: bytes) -> None:
+        """A control frame of a session that must not overtake its bulk, which therefore goes into the control queue
+        first.
+        """
+        if (queue := self._bulk.pop(session, None)) is not None:
+            self._turns.remove(session)
+            for piece in queue:
+                self.add_control(b"".join(piece))
         self.add_control(raw)
-        self.forget(session)
 
     def forget(self, session: int) -> None:
         """The session is over: nothing of it goes out any more but what is in the control queue."""
