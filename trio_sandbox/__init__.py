@@ -4,7 +4,7 @@ The layers, each importing only those above it in this list:
 
     errors, home, files, locks       what goes wrong; where things are; files and locks that leave nothing behind
     convert, config, lifecycle       plain data to classes; what is asked for; what may follow what
-    service, tools                   tasks that end in order; system programs
+    service, exclusive, tools        tasks that end in order; one maker at a time; system programs
     relay                            frames, credit, sessions (sans-IO); the agent stream, and its clients, on Trio
     vm                               QEMU: command line, monitor, console, supervision
     state                            the store: sandboxes and their runs, across processes

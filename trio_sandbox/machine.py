@@ -27,13 +27,13 @@ import trio
 from trio_sandbox.binaries import host_program_path
 from trio_sandbox.config import SandboxConfig
 from trio_sandbox.errors import BootError, SandboxError, StorageError
+from trio_sandbox.exclusive import exclusively
 from trio_sandbox.files import anonymous_copy, anonymous_file, descriptor_path, storage_errors
 from trio_sandbox.home import Home
 from trio_sandbox.host.facts import identity
 from trio_sandbox.host.ready import HostAssets
 from trio_sandbox.image.rootfs import RootFilesystem
 from trio_sandbox.image.upper import create_upper
-from trio_sandbox.locks import exclusively
 from trio_sandbox.relay.frames import PROTOCOL_VERSION, FrameType
 from trio_sandbox.relay.link import AgentLink, LinkLost
 from trio_sandbox.relay.messages import BootFailed, Clock, Configure, Hello, Identify

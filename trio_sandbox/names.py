@@ -6,18 +6,14 @@ process that has ended its sandbox holds the name for a moment longer; whoever k
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import trio
 
-from trio_sandbox.errors import SandboxAlreadyExistsError, SandboxStillRunningError
+from trio_sandbox.errors import SandboxAlreadyExistsError
 from trio_sandbox.home import Home
-from trio_sandbox.locks import held_if_free
-
-PAUSE = 0.01
-"""Seconds between two tries."""
+from trio_sandbox.locks import NAME_PAUSE, held_if_free, name_key
 
 
 @asynccontextmanager
@@ -29,28 +25,10 @@ async def reserved_name(
     """
     until = trio.current_time() + patience
     while True:
-        with held_if_free(home, _key(name)) as held:
+        with held_if_free(home, name_key(name)) as held:
             if held:
                 yield
                 return
         if await trio.to_thread.run_sync(is_live) or trio.current_time() > until:
             raise SandboxAlreadyExistsError(name)
-        await trio.sleep(PAUSE)
-
-
-@contextmanager
-def waited_name(home: Home, name: str, patience: float) -> Iterator[None]:
-    """Hold `name` for the block, waiting for at most `patience` seconds. Blocks. Raises SandboxStillRunningError."""
-    until = time.monotonic() + patience
-    while True:
-        with held_if_free(home, _key(name)) as held:
-            if held:
-                yield
-                return
-        if time.monotonic() > until:
-            raise SandboxStillRunningError(name)
-        time.sleep(PAUSE)
-
-
-def _key(name: str) -> str:
-    return f"name {name}"
+        await trio.sleep(NAME_PAUSE)

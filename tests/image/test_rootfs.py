@@ -40,12 +40,12 @@ from trio_sandbox.errors import (
     InvalidConfigError,
     InvalidImageError,
 )
+from trio_sandbox.exclusive import exclusively
 from trio_sandbox.home import Home
 from trio_sandbox.image.archive import ArchiveStore
 from trio_sandbox.image.limits import Limits
 from trio_sandbox.image.rootfs import prepare_rootfs
 from trio_sandbox.image.upper import create_upper
-from trio_sandbox.locks import exclusively
 from trio_sandbox.tools import ToolError
 
 PACKER = shutil.which("tar2sqfs")

@@ -15,6 +15,7 @@ from typing import Any
 
 import trio
 
+from trio_sandbox.exclusive import exclusively
 from trio_sandbox.files import anonymous_file, publish, publish_bytes, storage_errors
 from trio_sandbox.home import Home
 from trio_sandbox.image.apt_sources import host_sources
@@ -24,7 +25,6 @@ from trio_sandbox.image.layout import INDEX_FILE, LAYOUT_FILE, LAYOUT_VERSION, L
 from trio_sandbox.image.oci import REF_NAME, digest_of, host_architecture
 from trio_sandbox.image.progress import Meter, Progress
 from trio_sandbox.image.reference import local_image_folder
-from trio_sandbox.locks import exclusively
 
 BASE_IMAGE = "local/base"
 ENV = ("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8")

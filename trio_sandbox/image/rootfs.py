@@ -18,6 +18,7 @@ import attrs
 import trio
 
 from trio_sandbox.errors import HostNotReadyError, StorageError
+from trio_sandbox.exclusive import exclusively
 from trio_sandbox.files import anonymous_file, descriptor_path, publish, storage_errors
 from trio_sandbox.home import Home
 from trio_sandbox.image.archive import ArchiveStore
@@ -30,7 +31,6 @@ from trio_sandbox.image.oci import Image, ImageConfig
 from trio_sandbox.image.progress import Meter, Progress
 from trio_sandbox.image.reference import ImageLocation, locate_image
 from trio_sandbox.image.remembered import recall, record_of, remember
-from trio_sandbox.locks import exclusively
 from trio_sandbox.tools import ToolError, run_tool
 
 __all__ = ["ImageConfig", "RootFilesystem", "prepare_rootfs"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trio_sandbox.errors import SandboxNotFoundError, SandboxStillRunningError
 from trio_sandbox.home import Home
-from trio_sandbox.names import waited_name
+from trio_sandbox.locks import waited_name
 from trio_sandbox.state.store import Store
 
 
