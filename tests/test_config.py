@@ -77,4 +77,6 @@ def test_every_name_gives_a_host_name(name: str) -> None:
 
 
 def test_a_path_is_an_image() -> None:
-    assert build(image=Path("/x")).image == Path("/x")
+    assert build(image=Path("/x")).image == "/x"
+    assert build(image=Path("layout")).image == "./layout"  # and not an image of a registry
+    assert build(image=Path("local/base")).image == "./local/base"

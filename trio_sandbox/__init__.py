@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from trio_sandbox.client.outcome import ResourceUsage as ResourceUsage
     from trio_sandbox.client.program import ExecHandle as ExecHandle
     from trio_sandbox.client.program import ExecSink as ExecSink
+    from trio_sandbox.client.pull_session import PullSession as PullSession
     from trio_sandbox.client.rlimits import Rlimit as Rlimit
     from trio_sandbox.client.rlimits import RlimitResource as RlimitResource
     from trio_sandbox.client.sandbox import PingResult as PingResult
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
     from trio_sandbox.home import Home as Home
     from trio_sandbox.lifecycle import EndReason as EndReason
     from trio_sandbox.lifecycle import State as State
+    from trio_sandbox.pull_event import PullEvent as PullEvent
     from trio_sandbox.relay.messages import SessionInfo as SessionInfo
     from trio_sandbox.sandbox import open_sandbox as open_sandbox
 
@@ -105,6 +107,7 @@ _HOMES = {
     "trio_sandbox.client.outcome": ("ExecEvent", "ExecEventType", "ExecOutput", "ExitStatus", "ResourceUsage"),
     "trio_sandbox.client.program": ("ExecHandle", "ExecSink"),
     "trio_sandbox.client.connect": ("connect",),
+    "trio_sandbox.client.pull_session": ("PullSession",),
     "trio_sandbox.client.rlimits": ("Rlimit", "RlimitResource"),
     "trio_sandbox.client.sandbox": ("PingResult", "Sandbox"),
     "trio_sandbox.client.terminal": ("Terminal",),
@@ -141,6 +144,7 @@ _HOMES = {
     ),
     "trio_sandbox.home": ("Home",),
     "trio_sandbox.lifecycle": ("EndReason", "State"),
+    "trio_sandbox.pull_event": ("PullEvent",),
     "trio_sandbox.relay.messages": ("SessionInfo",),
     "trio_sandbox.sandbox": ("open_sandbox",),
 }

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -76,65 +76,96 @@ class WebSocketAddress:
     token: str | None = attrs.field(default=None, repr=False)
 
 
+def _copied(value: Any) -> Any:
+    """The caller's mapping may change later; what is none is for the checks to name."""
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _image_text(value: Any) -> Any:
+    """A path object as text that means a path wherever it is read, also from JSON."""
+    if not isinstance(value, os.PathLike):
+        return value
+    text = os.fsdecode(value)
+    return text if not text or text.startswith(("/", "./", "../", "~")) else f"./{text}"
+
+
+def _path_text(value: Any) -> Any:
+    return os.fsdecode(value) if isinstance(value, os.PathLike) else value
+
+
+def _policy(value: Any) -> Any:
+    return PullPolicy(value) if isinstance(value, str) and value in list(PullPolicy) else value
+
+
 @attrs.frozen(kw_only=True)
 class SandboxConfig:
-    """A valid sandbox configuration. Build it with `from_options`, which names every problem at once.
+    """A valid sandbox configuration: building one checks it, boots nothing, and raises InvalidConfigError with every
+    problem at once.
 
-    memory in MiB, boot_timeout in seconds.
+    Options as for `open_sandbox`; `Sandbox.create` takes one instead of a name and options. memory in MiB, times in
+    seconds.
     """
 
     name: str
-    image: str | os.PathLike[str]
+    image: str | os.PathLike[str] = attrs.field(converter=_image_text)
     cpus: int = 1
     memory: int = 512
     workdir: str | None = None
     shell: str = "/bin/sh"
     hostname: str | None = None
     user: str | None = None
-    env: Mapping[str, str] = attrs.field(factory=dict)
-    pull_policy: PullPolicy = PullPolicy.IF_MISSING
+    env: Mapping[str, str] = attrs.field(factory=dict, converter=_copied)
+    pull_policy: PullPolicy = attrs.field(default=PullPolicy.IF_MISSING, converter=_policy)
     boot_timeout: float = 60.0
     warm: bool = True
     max_duration: float | None = None
     idle_timeout: float | None = None
-    labels: Mapping[str, str] = attrs.field(factory=dict)
+    labels: Mapping[str, str] = attrs.field(factory=dict, converter=_copied)
     ephemeral: bool = False
-    listen: str | os.PathLike[str] | None = None
+    listen: str | os.PathLike[str] | None = attrs.field(default=None, converter=_path_text)
     websocket: WebSocketAddress | None = None
 
-    @classmethod
-    def from_options(cls, name: str, options: Mapping[str, Any]) -> SandboxConfig:
-        """Check all options and build. Raises InvalidConfigError with every problem, else UnsupportedError for a
-        planned option.
-        """
-        given = {key: value for key, value in options.items() if value is not None}
-        problems = list(_name_problems(name))
-        known = {field.name for field in attrs.fields(cls)}
-        problems += [f"unknown option {key!r}" for key in given if key not in known and key not in PLANNED]
-        for key, check in CHECKS.items():
-            if key in given and (problem := check(given[key])):
-                problems.append(f"{key}: {problem}")
-        if "image" not in given and not (given.get("snapshot") or given.get("from_snapshot")):
-            problems.append("image: required")
+    def __attrs_post_init__(self) -> None:
+        values = {field.name: getattr(self, field.name) for field in attrs.fields(type(self)) if field.name != "name"}
+        problems = [*_name_problems(self.name), *_option_problems(values)]
         if problems:
             raise InvalidConfigError(problems)
+
+    @classmethod
+    def from_options(cls, name: str, options: Mapping[str, Any], problems: Sequence[str] = ()) -> SandboxConfig:
+        """The configuration that the keyword arguments of `open_sandbox` and `Sandbox.create` mean; None is "not
+        given". problems: what was found wrong with other arguments, to be named with the rest.
+
+        Raises InvalidConfigError with every problem, else UnsupportedError for a planned option.
+        """
+        given = {key: value for key, value in options.items() if value is not None}
+        known = {field.name for field in attrs.fields(cls)}
+        found = [*_name_problems(name), *problems]
+        found += [f"unknown option {key!r}" for key in given if key not in known and key not in PLANNED]
+        found += _option_problems(given)
+        if "image" not in given and not (given.get("snapshot") or given.get("from_snapshot")):
+            found.append("image: required")
+        if found:
+            raise InvalidConfigError(found)
         for key, hint in PLANNED.items():
             if key in given and given[key] not in (False, "", {}, [], ()):
                 raise UnsupportedError(f"the option {key}=", hint)
-        fields = {key: value for key, value in given.items() if key in known}
-        if "pull_policy" in fields:
-            fields["pull_policy"] = PullPolicy(fields["pull_policy"])
-        for key in ("env", "labels"):
-            if key in fields:
-                fields[key] = dict(fields[key])
-        return cls(name=name, **fields)
+        return cls(name=name, **{key: value for key, value in given.items() if key in known})
+
+    def in_folder(self, folder: str) -> SandboxConfig:
+        """The same with the paths that are relative to `folder` absolute, so that another process finds what this one
+        means, and a later start too.
+        """
+        changes: dict[str, Any] = {}
+        if str(self.image).startswith(("./", "../")) or self.image in (".", ".."):
+            changes["image"] = os.path.join(folder, self.image)
+        if self.listen is not None:
+            changes["listen"] = os.path.join(folder, self.listen)
+        return attrs.evolve(self, **changes)
 
     def to_json(self) -> str:
         """The configuration as a JSON object, from which `from_json` makes an equal one. A bearer token is left out."""
         plain = attrs.asdict(self, filter=lambda field, value: value != field.default or field.name == "name")
-        for key in ("image", "listen"):
-            if key in plain:
-                plain[key] = os.fspath(plain[key])
         if self.websocket is not None:
             plain["websocket"] = {"host": self.websocket.host, "port": self.websocket.port}
         return json.dumps(plain, sort_keys=True)
@@ -160,6 +191,12 @@ class SandboxConfig:
         if len(name) <= HOSTNAME_LIMIT:
             return name
         return f"{name[:54].strip('-.')}-{hashlib.sha256(self.name.encode()).hexdigest()[:8]}"
+
+
+def _option_problems(options: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the options that are given; None is "not given"."""
+    checked = ((key, check(options[key])) for key, check in CHECKS.items() if options.get(key) is not None)
+    return [f"{key}: {problem}" for key, problem in checked if problem]
 
 
 def _name_problems(name: object) -> list[str]:
@@ -209,7 +246,13 @@ def _seconds(value: object) -> str | None:
     return None if isinstance(value, (int, float)) and 0 < value < float("inf") else f"{value} is not above 0"
 
 
-def _flag(value: object) -> str | None:
+def grace_problem(value: object) -> str | None:
+    """What is wrong with seconds to end by, of which 0 means at once; None when nothing is."""
+    return None if value == 0 and type(value) in (int, float) else _seconds(value)
+
+
+def flag_problem(value: object) -> str | None:
+    """What is wrong with a flag, or None."""
     return None if isinstance(value, bool) else f"must be bool, not {type(value).__name__}"
 
 
@@ -268,11 +311,11 @@ CHECKS = {
     "env": env_problem,
     "pull_policy": _pull_policy,
     "boot_timeout": _seconds,
-    "warm": _flag,
+    "warm": flag_problem,
     "max_duration": _seconds,
     "idle_timeout": _seconds,
     "labels": labels_problem,
-    "ephemeral": _flag,
+    "ephemeral": flag_problem,
     "listen": _socket_path,
     "websocket": _websocket,
 }

@@ -29,6 +29,7 @@ from trio_sandbox.life import STOP_TIMEOUT
 from trio_sandbox.lifecycle import End, State
 from trio_sandbox.machine import MachinePlan, closing_descriptor, serve_machine
 from trio_sandbox.names import reserved_name
+from trio_sandbox.pull_event import OnPull, ignore
 from trio_sandbox.runtime import Runtime
 from trio_sandbox.service import service
 from trio_sandbox.state.places import disk_of, is_live
@@ -45,45 +46,62 @@ async def serve_sandbox(
     tenure: Tenure = Tenure.EPHEMERAL,
     detached: bool = False,
     socket: Path | None = None,
+    on_pull: OnPull = ignore,
+    is_kept: Callable[[], bool] = lambda: True,
     task_status: trio.TaskStatus[Runtime] = trio.TASK_STATUS_IGNORED,
 ) -> End:
     """Be the sandbox `config` until it ends, and return how it ended. Reports `started(runtime)` when it is ready.
 
     ports: more virtio-serial ports of the machine, which then boots cold. tenure: whether it is removed at its end,
     stays, or is one that stayed and starts again, from its own disk and the layers that it was made of. detached: what
-    its row says of its owner. socket: one more Unix socket to listen on, beside what `config` asks for.
+    its row says of its owner. socket: one more Unix socket to listen on, beside what `config` asks for. on_pull: told
+    what happens to the image. is_kept: whether a new sandbox stays after its end; False while nobody has taken it over.
 
     Raises, before it is ready: SandboxAlreadyExistsError, SandboxNotFoundError, SandboxStillRunningError,
     HostNotReadyError, ImageError, StorageError, BootError; afterwards: SandboxCrashedError, RemoteProtocolError.
     Cancellation: the machine is killed; of an ephemeral sandbox nothing is left when the cancellation goes on.
     """
     runtime = Runtime(config, socket)
-    async with claimed(runtime, home, tenure, detached=detached), _planned(runtime, home, tenure, ports) as plan:
+    async with (
+        claimed(runtime, home, tenure, detached=detached, is_kept=is_kept),
+        _planned(runtime, home, tenure, ports, on_pull) as plan,
+    ):
         return await run_machine(
             runtime, partial(serve_machine, plan), chain_id=plan.rootfs.chain_id, task_status=task_status
         )
 
 
 @asynccontextmanager
-async def claimed(runtime: Runtime, home: Home, tenure: Tenure, *, detached: bool = False) -> AsyncIterator[None]:
+async def claimed(
+    runtime: Runtime,
+    home: Home,
+    tenure: Tenure,
+    *,
+    detached: bool = False,
+    is_kept: Callable[[], bool] = lambda: True,
+) -> AsyncIterator[None]:
     """The name, and the record from CREATING on. Raises SandboxAlreadyExistsError and what `recorded` raises."""
     config = runtime.config
     async with reserved_name(home, config.name, partial(is_live, home, config.name)):
         with runtime.lifecycle.within(State.CREATING):
-            async with recorded(config, home, tenure, detached=detached) as record:
+            async with recorded(config, home, tenure, detached=detached, is_kept=is_kept) as record:
                 runtime.record, runtime.lifecycle.on_enter = record, record.entered
                 yield
 
 
 @asynccontextmanager
-async def _planned(runtime: Runtime, home: Home, tenure: Tenure, ports: tuple[Port, ...]) -> AsyncIterator[MachinePlan]:
+async def _planned(
+    runtime: Runtime, home: Home, tenure: Tenure, ports: tuple[Port, ...], on_pull: OnPull
+) -> AsyncIterator[MachinePlan]:
     """What the machine is made of: programs of the host, image, disks."""
     record, mark = runtime.record, runtime.mark
     assert record is not None
     assets = await host_assets(home)
     mark("assets")
-    image = runtime.config.image
-    rootfs = pinned(record.folder, home) if tenure is Tenure.KNOWN else await prepare_rootfs(image, home)
+    if tenure is Tenure.KNOWN:
+        rootfs = pinned(record.folder, home)
+    else:
+        rootfs = await prepare_rootfs(runtime.config.image, home, on_pull=on_pull)
     runtime.image = rootfs.config
     mark("image")
     with closing_descriptor(os.open(rootfs.path, os.O_RDONLY | os.O_CLOEXEC)) as base:

@@ -120,14 +120,28 @@ def test_a_row_whose_owner_died_is_put_right_on_sight(store: Store) -> None:
 
 
 def test_one_that_never_ran_and_one_that_was_ephemeral_go_with_their_owner(tmp_path: Path) -> None:
-    cleaned: list[str] = []
-    store = Store.of(Home(tmp_path / "home"), cleaned.append)
+    tidied: list[tuple[str, bool]] = []
+    store = Store.of(Home(tmp_path / "home"), lambda *seen: tidied.append(seen))
     owner = dead_owner()
     store.add(row("half-made", owner=owner))
     store.add(row("ephemeral", owner=owner, ephemeral=True, state=State.RUNNING))
     store.add(row("alive"))
     assert [found.name for found in store.all()] == ["alive"]
-    assert sorted(cleaned) == ["ephemeral", "half-made"]
+    assert sorted(tidied) == [("ephemeral", True), ("half-made", True)]
+
+
+def test_a_start_whose_owner_died_leaves_what_there_was(tmp_path: Path) -> None:
+    tidied: list[tuple[str, bool]] = []
+    store = Store.of(Home(tmp_path / "home"), lambda *seen: tidied.append(seen))
+    for name, reason in (("ended", EndReason.REQUESTED), ("broken", EndReason.KERNEL_PANIC)):
+        store.add(row(name))
+        store.begin_run(name)
+        store.end_run(name, End(reason, 0))
+        tidied.clear()
+        store.claim(name, dead_owner())
+    assert {found.name: found.state for found in store.all()} == {"ended": State.STOPPED, "broken": State.CRASHED}
+    assert sorted(tidied) == [("broken", False), ("ended", False)]
+    assert [run.reason for run in store.runs("ended")] == ["requested"]
 
 
 def test_the_number_of_a_process_that_ended_is_no_owner(store: Store) -> None:

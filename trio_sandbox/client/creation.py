@@ -1,100 +1,167 @@
 """Sandboxes in a process of their own: created, or started again. anyio only.
 
 The order of things, and what a cancellation at any of them leaves: the process is forked and makes the sandbox; it
-reports that it is ready, or why not; we connect. Until then closing the leash makes the process end whatever it has
-begun, and we wait until it has, for at most ABORT_TIMEOUT.
+reports that it is ready, or why not; we connect, and say that we have it. Until then closing the leash makes the
+process undo whatever it has begun, and we wait until it has, for at most ABORT_TIMEOUT.
+
+asyncio can cancel a task within a shield (`Task.cancel`, `asyncio.timeout`), so nothing here depends on one: what was
+begun is known before anything is awaited, and letting go of it is the first thing that its undoing does.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import threading
 from functools import partial
 from typing import Any
 
 import anyio
 import anyio.to_thread
+import attrs
 
 from trio_sandbox.client.connection import open_connection
 from trio_sandbox.client.ownership import Ownership
 from trio_sandbox.client.remote import CONNECT_TIMEOUT, RemoteControl
+from trio_sandbox.client.report import Report
 from trio_sandbox.config import SandboxConfig
-from trio_sandbox.errors import BootError, ConnectionLostError
+from trio_sandbox.errors import ConnectionLostError
 from trio_sandbox.home import Home
-from trio_sandbox.process.order import Order
-from trio_sandbox.process.plain_errors import from_plain
+from trio_sandbox.process.order import FREE, KEEP, Order
 from trio_sandbox.process.spawn import Spawned, fork_server
+from trio_sandbox.pull_event import PullEvent
 from trio_sandbox.state.rows import SandboxRow, Tenure
 
 ABORT_TIMEOUT = 15.0
 """Seconds that a cancelled creation waits until the process has undone what it had begun."""
-REPORT_SIZE = 1 << 20
 
 
 async def make_sandbox(config: SandboxConfig, home: Home, tenure: Tenure, *, detached: bool) -> RemoteControl:
     """A sandbox process, and a connection to it that owns it. Raises what `serve_sandbox` raises before it is ready.
 
-    Cancellation: nothing of a new sandbox is left, and one that is started again is stopped.
+    Cancellation: nothing of a new sandbox is left, and one that is started again does not run.
     """
-    if config.ephemeral and tenure is Tenure.NEW:
-        tenure = Tenure.EPHEMERAL
-    order = Order(config, home, tenure, detached).to_json()
-    with anyio.CancelScope(shield=True):  # milliseconds, but for the first start of the fork server: half a second
-        spawned = await anyio.to_thread.run_sync(lambda: fork_server().spawn(order))
+    creation = await Creation.begin(config, home, tenure, detached=detached)
     try:
-        ready = await _report(spawned.report)
-        control = await _connected(ready["ready"])
+        return await creation.taken_over()
     except BaseException:
-        with anyio.CancelScope(shield=True):
-            await _abort(spawned)
+        with anyio.CancelScope(shield=True):  # ABORT_TIMEOUT
+            await creation.abort()
         raise
-    control.ownership = Ownership(home, config.name, spawned.leash, spawned.report)
-    return control
 
 
-async def _report(report: int) -> dict[str, Any]:
-    """What the process says first. Raises the error that it reports."""
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        await anyio.wait_readable(report)
-        piece = os.read(report, REPORT_SIZE)
-        if not piece:
-            raise BootError("process", "the sandbox process ended before it had said anything")
-        line += piece
-    message: dict[str, Any] = json.loads(line)
-    if "error" in message:
-        raise from_plain(message["error"])
-    return message
+@attrs.define(eq=False)
+class Creation:
+    """A sandbox process that was asked for. It ends in `taken_over`, or else must be ended by `abort`."""
+
+    order: Order
+    _spawned: Spawned
+    _report: Report
+    _is_mine: bool = True
+
+    @classmethod
+    async def begin(cls, config: SandboxConfig, home: Home, tenure: Tenure, *, detached: bool) -> Creation:
+        """Have the process forked. Raises HostNotReadyError. Cancellation: it undoes itself."""
+        if config.ephemeral and tenure is Tenure.NEW:
+            tenure = Tenure.EPHEMERAL
+        order = Order(config, home, tenure, detached)
+        spawned = await _spawned(order)
+        return cls(order, spawned, Report(spawned.report))
+
+    async def next_event(self) -> PullEvent | None:
+        """The next step of the image, None when the sandbox is ready. Raises why it never will be."""
+        return await self._report.next_event()
+
+    async def taken_over(self) -> RemoteControl:
+        """The sandbox, when it is ready: ours from now on."""
+        while await self._report.next_event() is not None:
+            pass
+        ready = self._report.ready
+        assert ready is not None
+        control = await _connected(ready.addresses[0])
+        control.home, control.ready = self.order.home, ready
+        self._say(FREE if self.order.detached else KEEP)
+        self._is_mine = False
+        control.ownership = Ownership(
+            self.order.home, self.order.config.name, self._spawned.pid, self._spawned.leash, self._report
+        )
+        return control
+
+    def _say(self, word: bytes) -> None:
+        try:
+            os.write(self._spawned.leash, word)
+        except BrokenPipeError:  # it has ended already: whoever uses the sandbox will hear how
+            pass
+
+    async def abort(self) -> None:
+        """End the process, with all that it has begun. Harmless when it was taken over, or ended before."""
+        if not self._is_mine:
+            return
+        self._is_mine = False
+        os.close(self._spawned.leash)
+        try:
+            with anyio.move_on_after(ABORT_TIMEOUT):
+                await self._report.ended()
+        finally:
+            os.close(self._spawned.report)
+
+
+class _Handover:
+    """Brings a process from the worker thread to the task that asked for it, which may have been cancelled."""
+
+    def __init__(self) -> None:
+        self.spawned: Spawned | None = None
+        self._is_off = False
+        self._lock = threading.Lock()
+
+    def run(self, order: str) -> None:
+        """In the worker thread."""
+        spawned = fork_server().spawn(order)
+        with self._lock:
+            if self._is_off:
+                spawned.close()
+            else:
+                self.spawned = spawned
+
+    def call_off(self) -> None:
+        """Nobody will ask for it: the process undoes itself."""
+        with self._lock:
+            self._is_off = True
+            if self.spawned is not None:
+                self.spawned.close()
+
+
+async def _spawned(order: Order) -> Spawned:
+    handover = _Handover()
+    try:
+        with anyio.CancelScope(shield=True):  # milliseconds, but for the first start of the fork server: half a second
+            await anyio.to_thread.run_sync(handover.run, order.to_json())
+    except BaseException:
+        handover.call_off()
+        raise
+    assert handover.spawned is not None
+    return handover.spawned
 
 
 async def _connected(address: str) -> RemoteControl:
     connection = await open_connection(address)
     try:
-        with anyio.fail_after(CONNECT_TIMEOUT):
+        with anyio.move_on_after(CONNECT_TIMEOUT):
             return RemoteControl(connection, await connection.join(control=False, wait=0))
+        raise ConnectionLostError(address)
     except BaseException:
         with anyio.CancelScope(shield=True):  # closing a socket does not wait
             await connection.aclose()
         raise
 
 
-async def _abort(spawned: Spawned) -> None:
-    os.close(spawned.leash)
-    with anyio.move_on_after(ABORT_TIMEOUT):
-        while True:
-            await anyio.wait_readable(spawned.report)
-            if not os.read(spawned.report, REPORT_SIZE):
-                break
-    os.close(spawned.report)
-
-
-async def connect_to(row: SandboxRow, timeout: float) -> RemoteControl:
+async def connect_to(row: SandboxRow, home: Home, timeout: float) -> RemoteControl:
     """A connection to a sandbox that runs, which does not own it. Raises ConnectionLostError."""
     control: RemoteControl | None = None
     with anyio.move_on_after(timeout):
         control = await _connected(row.socket)
     if control is None:
         raise ConnectionLostError(row.socket)
+    control.home = home
     return control
 
 

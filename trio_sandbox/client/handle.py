@@ -11,7 +11,8 @@ import attrs
 
 from trio_sandbox.client.creation import connect_to, in_thread, make_sandbox
 from trio_sandbox.client.metrics import SandboxMetrics
-from trio_sandbox.client.remote import request_of, wait_until_gone
+from trio_sandbox.client.ownership import PROCESS_TIMEOUT
+from trio_sandbox.client.remote import request_of, stop_request, wait_until_gone
 from trio_sandbox.config import SandboxConfig
 from trio_sandbox.errors import (
     ConnectionLostError,
@@ -23,7 +24,7 @@ from trio_sandbox.errors import (
 from trio_sandbox.home import Home
 from trio_sandbox.lifecycle import State
 from trio_sandbox.relay.messages import Answer, Request
-from trio_sandbox.state.places import forget, store_of
+from trio_sandbox.state.places import forget, kill_process, store_of
 from trio_sandbox.state.rows import RunRow, SandboxRow, Tenure
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class SandboxHandle:
         from trio_sandbox.client.sandbox import Sandbox
 
         await self._require_running()
-        return Sandbox(await connect_to(self._row, timeout))
+        return Sandbox(await connect_to(self._row, self._home, timeout))
 
     async def connect_with_timeout(self, timeout: float) -> Sandbox:
         """`connect(timeout)`."""
@@ -144,7 +145,7 @@ class SandboxHandle:
         """
         if timeout < 0:
             raise ValueError("timeout must be non-negative")
-        await self._end(Request("stop", max(1, math.ceil(timeout * 1000))) if timeout else Request("kill"))
+        await self._end(timeout)
 
     async def stop_with_timeout(self, timeout: float) -> None:
         """`stop(timeout)`."""
@@ -152,7 +153,7 @@ class SandboxHandle:
 
     async def kill(self) -> None:
         """End the machine at once, as a power cut would. Harmless when it does not run."""
-        await self._end(Request("kill"))
+        await self._end(0)
 
     async def drain(self, timeout: float | None = None) -> None:
         """Start a graceful drain: see `Sandbox.drain`."""
@@ -177,18 +178,28 @@ class SandboxHandle:
         await in_thread(forget, self._home, self.name)
 
     async def wait_until_stopped(self) -> SandboxHandle:
-        """Wait until it does not run, without asking it to; returns itself, refreshed. Cancellation: no effect."""
-        while (await self.refresh())._row.is_live:
-            await wait_until_gone(self._row)
+        """Wait until it does not run, without asking it to; returns itself, refreshed. An ephemeral one is stopped and
+        forgotten then. Cancellation: no effect.
+        """
+        try:
+            while (await self.refresh())._row.is_live:
+                await wait_until_gone(self._row)
+        except SandboxNotFoundError:
+            self._row = attrs.evolve(self._row, state=State.STOPPED, owner=None, socket="")
         return self
 
-    async def _end(self, request: Request) -> None:
+    async def _end(self, timeout: float) -> None:
+        request, patience = stop_request(timeout)
         try:
-            await self._ask(request)
+            with anyio.move_on_after(patience):
+                await self._ask(request)
         except (SandboxNotRunningError, ConnectionLostError):
             pass  # it has ended, or is about to have
-        with anyio.move_on_after(STOP_TIMEOUT):
+        with anyio.move_on_after(PROCESS_TIMEOUT):
             await self.wait_until_stopped()
+            return
+        await in_thread(kill_process, self._row, self._home)
+        await self.wait_until_stopped()
 
     async def _ask(self, request: Request) -> Answer:
         await self._require_running()

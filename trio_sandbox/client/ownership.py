@@ -7,11 +7,16 @@ with a handle that somebody dropped.
 from __future__ import annotations
 
 import os
+import signal
 
 import anyio
+import anyio.to_thread
 import attrs
 
+from trio_sandbox.client.report import Report
 from trio_sandbox.home import Home
+from trio_sandbox.process.order import FREE
+from trio_sandbox.state.places import note_kill
 
 PROCESS_TIMEOUT = 5.0
 """Seconds for the process of a sandbox that has ended to end too."""
@@ -23,8 +28,9 @@ class Ownership:
 
     home: Home
     name: str
+    pid: int
     leash: int | None
-    report: int
+    report: Report
     """Its end is the end of the sandbox's process."""
 
     @property
@@ -36,24 +42,28 @@ class Ownership:
         """The sandbox goes on without this process. Harmless when it was set free before."""
         if self.leash is None:
             return
-        leash, self.leash = self.leash, None
         try:
-            os.write(leash, b"f")
+            os.write(self.leash, FREE)
         except BrokenPipeError:  # it has ended
             pass
-        finally:
-            os.close(leash)
-            os.close(self.report)
+        self._let_go()
 
     async def ended(self) -> None:
-        """Wait for the end of the sandbox's process, which has been asked for; then nothing is held any more."""
+        """Wait for the end of the sandbox's process, which has been asked for, and kill it when it does not come; then
+        nothing is held any more.
+        """
         if self.leash is None:
             return
-        with anyio.move_on_after(PROCESS_TIMEOUT):
-            while True:
-                await anyio.wait_readable(self.report)
-                if not os.read(self.report, 65_536):
-                    break
-        leash, self.leash = self.leash, None
-        os.close(leash)
-        os.close(self.report)
+        with anyio.move_on_after(PROCESS_TIMEOUT) as patience:
+            await self.report.ended()
+        if patience.cancelled_caught:
+            os.kill(self.pid, signal.SIGKILL)  # its pipe is open: the number is still its own
+            await self.report.ended()
+            await anyio.to_thread.run_sync(note_kill, self.home, self.name)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self.leash is not None:
+            leash, self.leash = self.leash, None
+            os.close(leash)
+            os.close(self.report.descriptor)

@@ -28,14 +28,17 @@ from trio_sandbox.errors import (
 )
 from trio_sandbox.home import Home
 from trio_sandbox.lifecycle import End, EndReason
+from trio_sandbox.process.order import Ready
 from trio_sandbox.relay.events import Opener
 from trio_sandbox.relay.frames import FrameType
 from trio_sandbox.relay.messages import Answer, MetricsSample, Request, SessionInfo, Welcome
-from trio_sandbox.state.places import forget
+from trio_sandbox.state.places import forget, last_end
 from trio_sandbox.state.rows import SandboxRow
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for the relay to answer, beyond the time that the client is willing to wait for a place."""
+END_TIMEOUT = 15.0
+"""Seconds that the process of a sandbox has to see its machine ended, beyond what the guest was granted."""
 POLL = 0.1
 """Seconds between two looks at a sandbox that somebody else ends."""
 
@@ -47,6 +50,10 @@ class RemoteControl:
     connection: Connection
     welcome: Welcome
     ownership: Ownership | None = None
+    home: Home | None = None
+    """The data folder, where it is known: not to `connect` by an address alone."""
+    ready: Ready | None = None
+    """What the process that was started for this handle said of itself."""
 
     @property
     def owns_lifecycle(self) -> bool:
@@ -62,11 +69,12 @@ class RemoteControl:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        return (self.connection.address,)
+        return self.ready.addresses if self.ready is not None else (self.connection.address,)
 
     @property
     def token(self) -> str | None:
-        return None
+        """Known to whoever started the sandbox."""
+        return self.ready.token if self.ready is not None else None
 
     @property
     def console(self) -> str:
@@ -75,8 +83,8 @@ class RemoteControl:
 
     @property
     def timings(self) -> Mapping[str, float]:
-        """Known to the process that started the sandbox."""
-        return {}
+        """Known to whoever started the sandbox."""
+        return dict(self.ready.timings) if self.ready is not None else {}
 
     @property
     def base_env(self) -> dict[str, str]:
@@ -127,16 +135,17 @@ class RemoteControl:
 
     async def stop(self, timeout: float) -> None:
         """Stop the sandbox and wait for its end. Harmless when it has ended."""
-        await self._end(Request("stop", max(1, math.ceil(timeout * 1000))) if timeout else Request("kill"))
+        await self._end(*stop_request(timeout))
 
     async def kill(self) -> None:
         """Kill the sandbox and wait for its end. Harmless when it has ended."""
-        await self._end(Request("kill"))
+        await self._end(*stop_request(0))
 
-    async def _end(self, request: Request) -> None:
+    async def _end(self, request: Request, patience: float) -> None:
         if self.connection.ended is None:
             try:
-                await self._ask(request)
+                with anyio.move_on_after(patience):  # a process that does not answer is killed below, if it is ours
+                    await self._ask(request)
             except ConnectionLostError:
                 if self.ownership is None:
                     raise  # else its process's end says it all
@@ -147,15 +156,23 @@ class RemoteControl:
         return await request_of(self.connection.address, self.name, request)
 
     async def wait(self) -> End:
-        """Wait for the end of the sandbox. Raises ConnectionLostError when nobody is left to tell of it."""
+        """Wait for the end of the sandbox. When its process went without a word, the store tells; raises
+        ConnectionLostError where that is not known either.
+        """
         try:
             await self.connection.wait_until(lambda: self.connection.ended is not None)
-        except SandboxError:
+        except SandboxError as error:
             if self.connection.ended is None:
-                raise
+                return await self._end_in_store(error)
         ended = self.connection.ended
         assert ended is not None
         return End(EndReason(ended.reason), ended.exit_code, ended.console_tail)
+
+    async def _end_in_store(self, error: SandboxError) -> End:
+        end = await anyio.to_thread.run_sync(last_end, self.home, self.name) if self.home is not None else None
+        if end is None:
+            raise error
+        return end
 
     async def release(self) -> None:
         """Close the connection: the sandbox goes on, and so do the sessions that survive their client."""
@@ -170,12 +187,19 @@ class RemoteControl:
             return
         await self.kill()
         await self.connection.aclose()
-        await self.remove(self.ownership.home)
+        await self.remove()
 
-    async def remove(self, home: Home | None = None) -> None:
+    async def remove(self) -> None:
         """Forget the sandbox and all that it kept. Raises SandboxStillRunningError."""
-        home = home or (self.ownership.home if self.ownership is not None else Home.default())
+        home = self.home or Home.default()
         await anyio.to_thread.run_sync(partial(forget, home, self.name, missing_ok=True))
+
+
+def stop_request(timeout: float) -> tuple[Request, float]:
+    """What asks for a stop with so many seconds to power off, and how long its answer can take."""
+    if timeout == 0:
+        return Request("kill"), END_TIMEOUT
+    return Request("stop", max(1, math.ceil(timeout * 1000))), timeout + END_TIMEOUT
 
 
 async def request_of(address: str, name: str, request: Request) -> Answer:
@@ -186,8 +210,10 @@ async def request_of(address: str, name: str, request: Request) -> Answer:
     """
     control = await open_connection(address)
     try:
-        with anyio.fail_after(CONNECT_TIMEOUT):
+        with anyio.move_on_after(CONNECT_TIMEOUT) as patience:
             await control.join(control=True, wait=0)
+        if patience.cancelled_caught:
+            raise ConnectionLostError(address)
         answer = await control.request(request, FrameType.ANSWER)
     finally:
         with anyio.CancelScope(shield=True):  # closing a socket does not wait

@@ -11,11 +11,13 @@ from typing import Any
 import anyio
 import attrs
 
-from trio_sandbox.client.creation import in_thread, make_sandbox
+from trio_sandbox.client.creation import Creation, in_thread, make_sandbox
 from trio_sandbox.client.guest_calls import GuestCalls
 from trio_sandbox.client.handle import SandboxHandle
 from trio_sandbox.client.metrics import MetricsStream, SandboxMetrics
-from trio_sandbox.config import SandboxConfig
+from trio_sandbox.client.pull_session import PullSession
+from trio_sandbox.client.remote import RemoteControl
+from trio_sandbox.config import SandboxConfig, flag_problem, grace_problem
 from trio_sandbox.errors import InvalidConfigError, SandboxNotFoundError
 from trio_sandbox.home import Home
 from trio_sandbox.lifecycle import End
@@ -65,13 +67,24 @@ class Sandbox(GuestCalls):
         Raises InvalidConfigError (all problems at once), UnsupportedError, SandboxAlreadyExistsError,
         HostNotReadyError, ImageError, StorageError, BootError. Cancellation: nothing is left.
         """
-        config = _config(name, options)
-        home = home or Home.default()
-        if replace_with_timeout is not None and (replace_with_timeout < 0 or math.isnan(replace_with_timeout)):
-            raise InvalidConfigError(["replace_with_timeout: must be non-negative"])
-        if replace or replace_with_timeout is not None:
-            await _make_room(config.name, home, STOP_TIMEOUT if replace_with_timeout is None else replace_with_timeout)
-        return Sandbox(await make_sandbox(config, home, Tenure.NEW, detached=detached))
+        creating = _Creating.checked(name, options, detached, replace, replace_with_timeout, home)
+        return Sandbox(await creating.run())
+
+    @staticmethod
+    def create_with_progress(
+        name: str | SandboxConfig,
+        *,
+        detached: bool = False,
+        replace: bool = False,
+        replace_with_timeout: float | None = None,
+        home: Home | None = None,
+        **options: Any,
+    ) -> PullSession:
+        """`create`, told step by step: `async with` the session, iterate over `progress`, take the `result()`.
+
+        Wrong arguments are refused here, before anything is begun: see `create`.
+        """
+        return PullSession(_Creating.checked(name, options, detached, replace, replace_with_timeout, home).begin)
 
     @staticmethod
     async def create_detached(name: str | SandboxConfig, **options: Any) -> Sandbox:
@@ -267,12 +280,64 @@ class Sandbox(GuestCalls):
             )
 
 
-def _config(name: str | SandboxConfig, options: Mapping[str, Any]) -> SandboxConfig:
-    if not isinstance(name, SandboxConfig):
-        return SandboxConfig.from_options(name, options)
-    if options:
-        raise InvalidConfigError([f"{key}: a SandboxConfig has it already" for key in options])
-    return name
+@attrs.frozen
+class _Creating:
+    """What `create` was asked for, checked. grace: seconds for a sandbox that has the name; None leaves it alone."""
+
+    config: SandboxConfig
+    home: Home
+    detached: bool
+    grace: float | None
+
+    @classmethod
+    def checked(
+        cls,
+        name: str | SandboxConfig,
+        options: Mapping[str, Any],
+        detached: object,
+        replace: object,
+        replace_with_timeout: object,
+        home: object,
+    ) -> _Creating:
+        """Raises InvalidConfigError with all that is wrong, or UnsupportedError."""
+        problems = [
+            f"{key}: {problem}"
+            for key, problem in (
+                ("detached", flag_problem(detached)),
+                ("replace", flag_problem(replace)),
+                ("replace_with_timeout", None if replace_with_timeout is None else grace_problem(replace_with_timeout)),
+                (
+                    "home",
+                    None if home is None or isinstance(home, Home) else f"must be Home, not {type(home).__name__}",
+                ),
+            )
+            if problem
+        ]
+        if isinstance(name, SandboxConfig):
+            problems += [f"{key}: a SandboxConfig has it already" for key in options]
+            if problems:
+                raise InvalidConfigError(problems)
+            config = name
+        else:
+            config = SandboxConfig.from_options(name, options, problems)
+        grace = replace_with_timeout if isinstance(replace_with_timeout, int | float) else None
+        if grace is None and replace:
+            grace = STOP_TIMEOUT
+        return cls(config, home if isinstance(home, Home) else Home.default(), bool(detached), grace)
+
+    async def run(self) -> RemoteControl:
+        """Make it."""
+        await self._make_room()
+        return await make_sandbox(self.config, self.home, Tenure.NEW, detached=self.detached)
+
+    async def begin(self) -> Creation:
+        """Begin to make it."""
+        await self._make_room()
+        return await Creation.begin(self.config, self.home, Tenure.NEW, detached=self.detached)
+
+    async def _make_room(self) -> None:
+        if self.grace is not None:
+            await _make_room(self.config.name, self.home, self.grace)
 
 
 async def _make_room(name: str, home: Home, timeout: float) -> None:

@@ -31,6 +31,7 @@ from trio_sandbox.image.oci import Image, ImageConfig
 from trio_sandbox.image.progress import Meter, Progress
 from trio_sandbox.image.reference import ImageLocation, locate_image
 from trio_sandbox.image.remembered import recall, record_of, remember
+from trio_sandbox.pull_event import OnPull, PullEvent, ignore
 from trio_sandbox.tools import ToolError, run_tool
 
 __all__ = ["ImageConfig", "RootFilesystem", "prepare_rootfs"]
@@ -65,26 +66,45 @@ class RootFilesystem:
 
 
 async def prepare_rootfs(
-    image: str | os.PathLike[str], home: Home, *, progress: Progress | None = None, limits: Limits = DEFAULT_LIMITS
+    image: str | os.PathLike[str],
+    home: Home,
+    *,
+    progress: Progress | None = None,
+    on_pull: OnPull = ignore,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> RootFilesystem:
-    """The root file system of `image`, from the cache or built now.
+    """The root file system of `image`, from the cache or built now. on_pull: told each step, in this task.
 
     Several callers, in one process or in many, build it once. Cancellation, or the death of this process, leaves
     nothing behind. Raises InvalidConfigError, UnsupportedError, ImageNotFoundError, InvalidImageError, StorageError,
     HostNotReadyError.
     """
+    on_pull(PullEvent("resolving", reference=os.fspath(image)))
     location = locate_image(image, home)
     with blame(location.reference):
         with storage_errors(location.path):
             record = record_of(location, home)
         found = recall(record) if record is not None else None
         if found is None or not is_sound(_path_of(found, home)):
-            found = await _find_and_build(location, home, progress, limits)
+            found = await _find_and_build(location, home, progress, on_pull, limits)
             if record is not None:
                 with suppress(StorageError):  # only the next look-up is slower
                     remember(record, found)
+        else:
+            on_pull(_resolved(location, found))
+    on_pull(PullEvent("complete", reference=location.reference, layer_count=len(found.layers)))
     return RootFilesystem(
         location.reference, _path_of(found, home), found.chain_id, found.manifest_digest, found.config
+    )
+
+
+def _resolved(location: ImageLocation, image: Image) -> PullEvent:
+    return PullEvent(
+        "resolved",
+        reference=location.reference,
+        manifest_digest=image.manifest_digest,
+        layer_count=len(image.layers),
+        total_download_bytes=0,  # all of it is here
     )
 
 
@@ -108,15 +128,20 @@ def is_sound(path: Path) -> bool:
     return magic == b"hsqs" and (major, minor) == (4, 0) and size == -(-used // _ALIGNMENT) * _ALIGNMENT
 
 
-async def _find_and_build(location: ImageLocation, home: Home, progress: Progress | None, limits: Limits) -> Image:
+async def _find_and_build(
+    location: ImageLocation, home: Home, progress: Progress | None, on_pull: OnPull, limits: Limits
+) -> Image:
     store = await _open_store(location, home, Meter(progress), limits)
     with closing(store):
         image = await trio.to_thread.run_sync(store.image)
+        on_pull(_resolved(location, image))
         path = _path_of(image, home)
         if not is_sound(path):
             async with exclusively(home, path.name):
                 if not is_sound(path):
+                    on_pull(PullEvent("stitch_merging_trees", layer_count=len(image.layers)))
                     await _build(image, store, path, Meter(progress), limits)
+                    on_pull(PullEvent("stitch_complete"))
     return image
 
 

@@ -1,21 +1,33 @@
-"""What a program asks of a sandbox process. Plain data, no I/O."""
+"""What a program asks of a sandbox process, and what the two say to each other. Plain data, no I/O.
+
+Over the *report* pipe the process says lines of JSON, each an object with one key: `pull` (a PullEvent) any number of
+times, then `ready` or `error`, and nothing after that; the end of the pipe is the end of the process. Over the *leash*
+its creator says single bytes: KEEP, FREE. A leash that ends before either means that the creation is off, and nothing
+of the sandbox stays; one that ends after KEEP, that the creator is gone.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import attrs
 
-from trio_sandbox.config import SandboxConfig
+from trio_sandbox.config import SandboxConfig, WebSocketAddress
 from trio_sandbox.home import Home
 from trio_sandbox.state.rows import Tenure
+
+KEEP = b"k"
+"""The creator has the sandbox; it ends with its creator."""
+FREE = b"f"
+"""The sandbox goes on without its creator."""
 
 
 @attrs.frozen
 class Order:
-    """What is asked of a sandbox process. `detached`: it need not end with its creator."""
+    """What is asked of a sandbox process. `detached`: what its row says of its owner."""
 
     config: SandboxConfig
     home: Home
@@ -23,10 +35,14 @@ class Order:
     detached: bool
 
     def to_json(self) -> str:
+        """Whole, with the bearer token that a configuration leaves out. Paths are absolute."""
+        folder = os.getcwd()
+        websocket = self.config.websocket
         return json.dumps(
             {
-                "config": self.config.to_json(),
-                "home": os.fspath(self.home.root),
+                "config": self.config.in_folder(folder).to_json(),
+                "token": websocket.token if websocket is not None else None,
+                "home": os.path.join(folder, self.home.root),
                 "tenure": self.tenure.value,
                 "detached": self.detached,
             }
@@ -34,6 +50,26 @@ class Order:
 
     @classmethod
     def from_json(cls, text: str) -> Order:
+        """What `to_json` wrote."""
         plain = json.loads(text)
         config = SandboxConfig.from_json(plain["config"])
+        if config.websocket is not None:
+            websocket: WebSocketAddress = attrs.evolve(config.websocket, token=plain["token"])
+            config = attrs.evolve(config, websocket=websocket)
         return cls(config, Home(Path(plain["home"])), Tenure(plain["tenure"]), plain["detached"])
+
+
+@attrs.frozen
+class Ready:
+    """What the creator is told of a sandbox that is ready. timings: see `Sandbox.timings`."""
+
+    addresses: tuple[str, ...]
+    token: str | None
+    timings: dict[str, float]
+
+    def to_plain(self) -> dict[str, Any]:
+        return attrs.asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Ready:
+        return cls(tuple(plain["addresses"]), plain["token"], plain["timings"])

@@ -1,23 +1,23 @@
 """The sandbox process: one sandbox, served to clients on its socket, until it ends. Trio only.
 
-It reports to whoever asked for it over a pipe: one line of JSON when the sandbox is ready, or with the error that kept
-it from that. It holds one end of a *leash*: while the sandbox is created, and for an attached one for all its life, the
-end of the leash means that whoever holds the other end has gone. A byte on the leash sets the sandbox free. A pidfd of
-the creator says the same as the leash, should a relative of the creator hold that open.
+What it says to its creator and hears from it is in `order.py`. It holds one end of the *leash*, and a pidfd of the
+creator, which says the same should a relative of the creator hold the leash's other end open.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 from typing import Any
 
 import attrs
 import trio
 
 from trio_sandbox.lifecycle import EndReason
-from trio_sandbox.process.order import Order
+from trio_sandbox.process.order import FREE, Order, Ready
 from trio_sandbox.process.plain_errors import to_plain
+from trio_sandbox.pull_event import PullEvent
 from trio_sandbox.runtime import Runtime
 from trio_sandbox.sandbox import serve_sandbox
 from trio_sandbox.state.places import socket_of
@@ -31,10 +31,12 @@ def run(creator: int, payload: int, report: int, leash: int) -> int:
     with open(payload, encoding="utf-8") as file:
         order = Order.from_json(file.read())
     _leave_terminal()
+    creation = _Creation(report, leash, creator)
     try:
-        trio.run(_main, order, creator, report, leash)
+        trio.run(_main, order, creation)
     except BaseException as error:  # noqa: ASYNC103 - not in Trio any more: the process ends next
-        _say(report, {"error": to_plain(error)})
+        if not creation.is_over:  # whoever waits for a sandbox waits for nothing else later
+            creation.say({"error": to_plain(error)})
         return 1  # noqa: ASYNC104 - the same
     return 0
 
@@ -47,22 +49,15 @@ def _leave_terminal() -> None:
     os.chdir("/")
 
 
-def _say(report: int, message: dict[str, Any]) -> None:
-    try:
-        os.write(report, json.dumps(message).encode() + b"\n")
-    except BrokenPipeError:
-        pass  # nobody wants to know any more
-
-
-async def _main(order: Order, creator: int, report: int, leash: int) -> None:
+async def _main(order: Order, creation: _Creation) -> None:
     async with trio.open_nursery() as nursery:
-        watch = _Watch(leash, creator, nursery.cancel_scope)
-        nursery.start_soon(watch.run)
-        await _serve(order, report, watch)
+        creation.scope = nursery.cancel_scope
+        nursery.start_soon(creation.watch)
+        await _serve(order, creation)
         nursery.cancel_scope.cancel(reason="the sandbox has ended")
 
 
-async def _serve(order: Order, report: int, watch: _Watch) -> None:
+async def _serve(order: Order, creation: _Creation) -> None:
     async with trio.open_nursery() as nursery:
 
         async def serve(*, task_status: trio.TaskStatus[Runtime]) -> None:
@@ -72,31 +67,82 @@ async def _serve(order: Order, report: int, watch: _Watch) -> None:
                 tenure=order.tenure,
                 detached=order.detached,
                 socket=socket_of(order.home, order.config.name),
+                on_pull=creation.pulled,
+                is_kept=lambda: creation.is_kept,
                 task_status=task_status,
             )
 
-        watch.runtime = await nursery.start(serve)
+        creation.runtime = runtime = await nursery.start(serve)
+        creation.is_over = True
         # The pipe stays open: its end tells whoever still listens that the process has ended.
-        _say(report, {"ready": watch.runtime.addresses[0], "pid": os.getpid()})
+        creation.say({"ready": Ready(runtime.addresses, runtime.token, runtime.timings).to_plain()})
 
 
 @attrs.define(eq=False)
-class _Watch:
-    """Whether the creator is still there."""
+class _Creation:
+    """The two pipes to the creator, and what has become of the creation.
 
+    is_over: the sandbox is ready, and nothing more is said. is_kept: the creator has it.
+    """
+
+    report: int
     leash: int
     creator: int
-    starting: trio.CancelScope
+    is_over: bool = False
+    is_kept: bool = False
+    scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     runtime: Runtime | None = None
 
-    async def run(self) -> None:
-        """Return when the sandbox was set free. When the creator goes before that, the sandbox stops."""
+    # -- what is said
+
+    def say(self, message: dict[str, Any]) -> None:
+        """Say something that matters; waits until it is read, or nobody is left to read it."""
+        line = json.dumps(message).encode() + b"\n"
+        try:
+            while line:
+                line = line[os.write(self.report, line) :]
+        except BrokenPipeError:
+            pass  # nobody wants to know any more
+
+    def pulled(self, event: PullEvent) -> None:
+        """Say how far the image is, if there is room for it: nobody need listen."""
+        line = json.dumps({"pull": event.to_plain()}).encode() + b"\n"
+        if len(line) > select.PIPE_BUF:
+            return
+        os.set_blocking(self.report, False)
+        try:
+            os.write(self.report, line)  # whole or not at all
+        except (BlockingIOError, BrokenPipeError):
+            pass
+        finally:
+            os.set_blocking(self.report, True)
+
+    # -- what is heard
+
+    async def watch(self) -> None:
+        """Return when the sandbox was set free. When the creator goes before that, the sandbox stops, or never was."""
+        os.set_blocking(self.leash, False)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_process, nursery.cancel_scope)
-            await trio.lowlevel.wait_readable(self.leash)
-            if not os.read(self.leash, 1):
-                self._gone()
+            while True:
+                await trio.lowlevel.wait_readable(self.leash)
+                if self._hear():
+                    break
             nursery.cancel_scope.cancel(reason="set free, or left alone")
+
+    def _hear(self) -> bool:
+        """Take what is on the leash; whether nothing more will come of it."""
+        while True:
+            try:
+                heard = os.read(self.leash, 1)
+            except BlockingIOError:
+                return False
+            if not heard:
+                self._gone()
+                return True
+            self.is_kept = True
+            if heard == FREE:
+                return True
 
     async def _watch_process(self, scope: trio.CancelScope) -> None:
         try:
@@ -108,11 +154,12 @@ class _Watch:
                 await trio.lowlevel.wait_readable(descriptor)
             finally:
                 os.close(descriptor)
-        self._gone()
+        if not self._hear():  # what it said before it went
+            self._gone()
         scope.cancel(reason="the creator has gone")
 
     def _gone(self) -> None:
-        if self.runtime is None:
-            self.starting.cancel(reason="whoever asked for the sandbox has gone")
+        if self.runtime is None or not self.is_kept:
+            self.scope.cancel(reason="whoever asked for the sandbox has gone")
         elif self.runtime.life is not None:
             self.runtime.life.end(EndReason.PARENT_GONE, PARENT_GONE_TIMEOUT)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import select
 import shutil
+import signal
 from functools import partial
 from pathlib import Path
 
 from trio_sandbox.errors import SandboxNotFoundError, SandboxStillRunningError
 from trio_sandbox.home import Home
+from trio_sandbox.lifecycle import End, EndReason
 from trio_sandbox.locks import waited_name
+from trio_sandbox.state.rows import SandboxRow
 from trio_sandbox.state.store import Store
 
 
@@ -24,14 +29,53 @@ def disk_of(home: Home, name: str) -> Path:
 
 
 def store_of(home: Home) -> Store:
-    """The store, which removes the folder of an ephemeral sandbox whose owner died."""
-    return Store.of(home, partial(remove_folder, home))
+    """The store, which removes what a dead owner left on disk."""
+    return Store.of(home, partial(remove_traces, home))
 
 
-def remove_folder(home: Home, name: str) -> None:
-    """Remove what a sandbox kept. Harmless when it is gone."""
-    shutil.rmtree(folder_of(home, name), ignore_errors=True)
+def remove_traces(home: Home, name: str, forgotten: bool = True) -> None:
+    """Remove the socket of a sandbox that has ended, and what it kept if it is forgotten. Harmless when it is gone."""
+    if forgotten:
+        shutil.rmtree(folder_of(home, name), ignore_errors=True)
     socket_of(home, name).unlink(missing_ok=True)
+
+
+def last_end(home: Home, name: str) -> End | None:
+    """How the last run of a sandbox ended; None while it runs, or when it is forgotten. Raises StorageError."""
+    try:
+        runs = store_of(home).runs(name)
+    except SandboxNotFoundError:
+        return None
+    if not runs or not runs[-1].reason:
+        return None
+    return End(EndReason(runs[-1].reason), runs[-1].exit_code, runs[-1].console_tail)
+
+
+def note_kill(home: Home, name: str) -> None:
+    """Write down that a sandbox's process, which is gone now, was killed on purpose. Raises StorageError."""
+    store_of(home).end_run(name, End(EndReason.KILLED, -signal.SIGKILL))
+
+
+def kill_process(row: SandboxRow, home: Home) -> None:
+    """End a sandbox's own process, which does not answer, and write down that it was killed. Blocks until it is gone.
+
+    Harmless when it is gone already. Raises SandboxStillRunningError for a sandbox of a block in somebody's program.
+    """
+    if row.owner is None or row.socket != str(socket_of(home, row.name)):
+        raise SandboxStillRunningError(row.name)
+    try:
+        process = os.pidfd_open(row.owner.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if row.owner.is_alive:
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+            select.select([process], [], [])
+            note_kill(home, row.name)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(process)
 
 
 def is_live(home: Home, name: str) -> bool:
@@ -59,7 +103,7 @@ def forget(home: Home, name: str, *, missing_ok: bool = False) -> None:
         if not missing_ok:
             raise
     with waited_name(home, name, FORGET_TIMEOUT):
-        remove_folder(home, name)
+        remove_traces(home, name)
         store.discard(name)
 
 

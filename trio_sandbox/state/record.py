@@ -23,7 +23,7 @@ from trio_sandbox.home import Home
 from trio_sandbox.lifecycle import TERMINAL, End, State
 from trio_sandbox.service import service
 from trio_sandbox.state.owner import Owner
-from trio_sandbox.state.places import folder_of, remove_folder, store_of
+from trio_sandbox.state.places import folder_of, remove_traces, store_of
 from trio_sandbox.state.rows import SandboxRow, Tenure
 from trio_sandbox.state.store import Store
 
@@ -101,9 +101,14 @@ class Record:
 
 @asynccontextmanager
 async def recorded(
-    config: SandboxConfig, home: Home, tenure: Tenure, *, detached: bool = False
+    config: SandboxConfig,
+    home: Home,
+    tenure: Tenure,
+    *,
+    detached: bool = False,
+    is_kept: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[Record]:
-    """The sandbox's row and folder for the length of the block.
+    """The sandbox's row and folder for the length of the block. is_kept: asked at its end of a new one that has run.
 
     Raises SandboxAlreadyExistsError, SandboxNotFoundError, SandboxStillRunningError, StorageError.
     """
@@ -115,10 +120,11 @@ async def recorded(
         async with service(record.follow, name="record"):
             yield record
     finally:
-        if tenure is Tenure.EPHEMERAL or (tenure is Tenure.NEW and not record.has_run):
+        if tenure is Tenure.EPHEMERAL or (tenure is Tenure.NEW and not (record.has_run and is_kept())):
             await record.write(_forget, record)  # noqa: ASYNC102 - shielded within
-        elif not record.has_run:
-            await record.write(store.update, record.name, state=State.STOPPED, owner=None)  # noqa: ASYNC102
+        elif not record.has_run:  # the start came to nothing: it is what it was
+            was = record.row
+            await record.write(store.update, was.name, state=was.state, detached=was.detached, owner=None)  # noqa: ASYNC102
 
 
 async def _claimed(store: Store, config: SandboxConfig, tenure: Tenure, detached: bool) -> SandboxRow:
@@ -147,5 +153,5 @@ async def _claimed(store: Store, config: SandboxConfig, tenure: Tenure, detached
 
 
 def _forget(record: Record) -> None:
-    remove_folder(record.home, record.name)
+    remove_traces(record.home, record.name)
     record.store.discard(record.name)

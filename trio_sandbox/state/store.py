@@ -54,20 +54,28 @@ MIGRATIONS = (
 """What makes version n + 1 of the tables from version n; `user_version` counts."""
 
 
+Tidy = Callable[[str, bool], None]
+
+
+def _nothing(name: str, forgotten: bool) -> None:
+    """For a store without files beside it."""
+
+
 @attrs.frozen
 class Store:
     """The database of one data folder. Every method opens it for itself: it costs 0.2 ms and holds nothing open.
 
-    clean: called with the name of an ephemeral sandbox whose owner died, to remove what it left.
+    tidy: called, within the transaction, with the name of a sandbox whose owner died, and whether the sandbox is
+    forgotten with it or stays: to remove what a dead process leaves on disk.
     """
 
     path: Path
-    clean: Callable[[str], None] = attrs.field(default=lambda name: None, eq=False)
+    tidy: Tidy = attrs.field(default=_nothing, eq=False)
 
     @classmethod
-    def of(cls, home: Home, clean: Callable[[str], None] = lambda name: None) -> Store:
+    def of(cls, home: Home, tidy: Tidy = _nothing) -> Store:
         """The store of a data folder."""
-        return cls(home.folder("db") / "state.db", clean)
+        return cls(home.folder("db") / "state.db", tidy)
 
     # -- sandboxes
 
@@ -150,15 +158,18 @@ class Store:
             return cursor.lastrowid
 
     def end_run(self, name: str, end: End) -> None:
-        """The sandbox has ended: nobody owns it any more. Harmless for one that was removed meanwhile."""
+        """The sandbox has ended: nobody owns it any more. An ephemeral one is forgotten. Harmless for one that was
+        removed meanwhile.
+        """
         with self._transaction() as database:
-            if self._find(database, name, reconciled=False) is not None:
-                self._end(database, name, end)
+            if (row := self._find(database, name, reconciled=False)) is not None:
+                self._over(database, row, end)
 
     def runs(self, name: str) -> tuple[RunRow, ...]:
-        """The runs of a sandbox, oldest first."""
+        """The runs of a sandbox, oldest first. Raises SandboxNotFoundError."""
         with self._transaction() as database:
-            self._find(database, name)
+            if self._find(database, name) is None:
+                raise SandboxNotFoundError(name)
             query = "SELECT * FROM run WHERE name = ? ORDER BY number"
             return tuple(RunRow(*values) for values in database.execute(query, (name,)))
 
@@ -176,18 +187,31 @@ class Store:
         row = self._find(database, name, reconciled=False)
         if row is None or not row.is_live or (row.owner is not None and row.owner.is_alive):
             return False
-        if row.ephemeral:
-            database.execute("DELETE FROM sandbox WHERE name = ?", (name,))
-            self.clean(name)
-        elif row.state is State.CREATING and not self._has_run(database, name):
-            database.execute("DELETE FROM sandbox WHERE name = ?", (name,))  # it never was
-            self.clean(name)
-        else:
-            self._end(database, name, End(EndReason.VMM_EXITED, -9))
+        last = self._last_run(database, name)
+        if row.state is not State.CREATING:
+            self._over(database, row, End(EndReason.VMM_EXITED, -9))
+        elif last is None:  # it never was
+            self._forget(database, name)
+        else:  # a start that came to nothing: it is what it was
+            self._update(database, name, state=State(last.state), owner=None, socket="")
+            self.tidy(name, False)
         return True
 
-    def _has_run(self, database: sqlite3.Connection, name: str) -> bool:
-        return database.execute("SELECT 1 FROM run WHERE name = ? LIMIT 1", (name,)).fetchone() is not None
+    def _over(self, database: sqlite3.Connection, row: SandboxRow, end: End) -> None:
+        if row.ephemeral:
+            self._forget(database, row.name)
+        else:
+            self._end(database, row.name, end)
+            self.tidy(row.name, False)
+
+    def _forget(self, database: sqlite3.Connection, name: str) -> None:
+        database.execute("DELETE FROM sandbox WHERE name = ?", (name,))
+        self.tidy(name, True)
+
+    def _last_run(self, database: sqlite3.Connection, name: str) -> RunRow | None:
+        query = "SELECT * FROM run WHERE name = ? ORDER BY number DESC LIMIT 1"
+        values = database.execute(query, (name,)).fetchone()
+        return None if values is None else RunRow(*values)
 
     def _end(self, database: sqlite3.Connection, name: str, end: End) -> None:
         self._update(database, name, state=end.state, owner=None, socket="")
