@@ -1,0 +1,51 @@
+"""`simulated_sandbox`: the handle of `open_sandbox`, and all that is behind it, in front of a simulated guest."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
+
+import trio
+
+from trio_sandbox.client.sandbox import Sandbox
+from trio_sandbox.config import SandboxConfig
+from trio_sandbox.home import Home
+from trio_sandbox.runtime import Runtime
+from trio_sandbox.sandbox import claimed, run_machine
+from trio_sandbox.service import service
+from trio_sandbox.state.rows import Tenure
+from trio_sandbox.testing.guest import SimulatedGuest
+from trio_sandbox.testing.machine import serve_simulated_machine
+
+
+@asynccontextmanager
+async def simulated_sandbox(
+    name: str = "simulated", guest: SimulatedGuest | None = None, *, home: Home | None = None, **options: Any
+) -> AsyncIterator[Sandbox]:
+    """A handle as `open_sandbox` gives it, with a simulated guest behind it: `async with simulated_sandbox() as sb:`.
+
+    Nothing is isolated, nothing is started but tasks of this block, nothing is written anywhere unless `home` says
+    where: then the sandbox has its name and its row there, as a real one. Relay, lifecycle, deadlines and errors are
+    those of real sandboxes. It takes microseconds, and under `trio.testing.MockClock` no time at all.
+
+    guest: what it runs; one with the usual programs and an empty file system by default. options: as for
+    `open_sandbox`; what only a real machine has (image, memory, warm, …) is accepted and means nothing.
+    Raises and ends as `open_sandbox` does. Trio only.
+    """
+    config = SandboxConfig.from_options(name, {"image": "simulated", **options})
+    async with service(_hosted, config, guest or SimulatedGuest(), home, name=f"simulated sandbox {name}") as runtime:
+        yield Sandbox(runtime)
+
+
+async def _hosted(
+    config: SandboxConfig, guest: SimulatedGuest, home: Home | None, *, task_status: trio.TaskStatus[Runtime]
+) -> None:
+    runtime = Runtime(config)
+    async with AsyncExitStack() as stack:
+        if home is not None:
+            await stack.enter_async_context(claimed(runtime, home, Tenure.EPHEMERAL))
+        serve = partial(serve_simulated_machine, guest, config, runtime.mark)
+        await run_machine(runtime, serve, task_status=task_status)
+    await trio.sleep_forever()
