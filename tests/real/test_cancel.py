@@ -1,0 +1,89 @@
+"""Operations cancelled at each of their checkpoints against a real guest: no process, no control group is left in it.
+
+The simulated guest has every operation (tests/testing/test_cancel.py); here are those that start processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import cast
+
+import pytest
+import trio
+
+from tests.cancelling import cancelled_everywhere
+from trio_sandbox import Sandbox, Stdin, open_sandbox
+from trio_sandbox.runtime import Runtime
+
+pytestmark = pytest.mark.anyio
+
+# The processes without the kernel's, PID 1, this shell and what it runs; the sessions' control groups without its own.
+LEFT = """
+for pid in $(cd /proc; echo [0-9]*); do
+    [ "$pid" = 1 ] || [ "$pid" = $$ ] || [ -z "$(tr -d '\\0' < /proc/$pid/cmdline 2>/dev/null)" ] && continue
+    grep -q "^PPid:.$$\\$" /proc/$pid/status 2>/dev/null || tr '\\0' ' ' < /proc/$pid/cmdline
+done 2>/dev/null
+find /sys/fs/cgroup -mindepth 2 -type d | grep -vF "$(sed 's/^0:://' /proc/self/cgroup)"
+true
+"""
+PATIENCE = 10.0
+
+
+async def its_stream(sandbox: Sandbox) -> None:
+    async with await sandbox.exec_stream("cat", stdin=Stdin.pipe()) as handle:
+        sink = handle.take_stdin()
+        assert sink is not None
+        await sink.write(b"x" * 100_000)
+        await sink.close()
+        await handle.collect()
+
+
+async def its_unread_output(sandbox: Sandbox) -> None:
+    async with await sandbox.exec_stream("yes") as handle:
+        await handle.recv()
+        await handle.kill()
+        await handle.wait()
+
+
+OPERATIONS: dict[str, Callable[[Sandbox], Awaitable[object]]] = {
+    "exec": lambda sb: sb.exec("true"),
+    "daemons": lambda sb: sb.shell("setsid sleep 0.1 & sleep 0.1"),
+    "stream": its_stream,
+    "unread output": its_unread_output,
+    "terminal": lambda sb: sb.exec("cat", stdin=b"typed\n", tty=True),
+    "read": lambda sb: sb.fs.read("/proc/meminfo"),
+    "write": lambda sb: sb.fs.write("/tmp/file", b"x" * 300_000),
+}
+
+
+async def test_an_operation_cancelled_anywhere_leaves_nothing_in_the_guest() -> None:
+    async with open_sandbox("cancelled", image="local/base", memory=256) as sandbox:
+        link = cast(Runtime, sandbox._control).link
+        assert link is not None
+        assert await what_is_left(sandbox) == ""
+
+        async def check() -> None:
+            with trio.move_on_after(PATIENCE):
+                while await what_is_left(sandbox):
+                    await trio.sleep(0.05)
+            assert await what_is_left(sandbox) == ""
+            assert not link.mux.open_sessions
+            assert not link._sinks
+
+        for name, operation in OPERATIONS.items():
+            assert await cancelled_everywhere(partial(operation, sandbox), check) > 1, name
+        files = await sandbox.fs.list("/tmp")
+        assert {entry.name for entry in files} <= {"file"}, "no unfinished file is left"
+
+
+async def what_is_left(sandbox: Sandbox) -> str:
+    return (await sandbox.shell(LEFT)).stdout_text
+
+
+async def test_the_check_can_fail() -> None:
+    async with open_sandbox("uncancelled", image="local/base", memory=256) as sandbox:
+        await sandbox.shell("setsid sleep 1000 > /dev/null & true")
+        left = await what_is_left(sandbox)
+        assert "sleep 1000" in left
+        assert "/sys/fs/cgroup" in left
