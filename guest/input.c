@@ -32,7 +32,7 @@ static void await_room(struct agent *agent, struct input *input, bool wanted)
 static void give_credit(struct agent *agent, struct session *session, size_t count)
 {
     session->input.owed += (uint32_t)count;
-    // Back in lots of half a window: the host has the other half while one travels.
+    // Back in lots of a quarter: the host has the rest while one travels.
     if (session->input.owed == 0 || session->input.owed < session->input.window / 4)
         return;
     struct message body = encode_credit(session->input.owed);

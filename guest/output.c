@@ -11,7 +11,10 @@
 #include "log.h"
 #include "terminal.h"
 
-enum { DRIBBLE = 16 * 1024 }; // less than this for a wakeup is not worth it
+enum {
+    DRIBBLE = 16 * 1024, // bytes: less than this for a wakeup is not worth it
+    CRUMB = 8 * 1024,    // bytes of credit
+};
 #define REST (300 * NS_PER_MS / 1000)
 
 bool output_open(struct agent *agent, struct session *session, int index, int fd)
@@ -86,6 +89,9 @@ static size_t allowance(const struct session *session, const struct output *outp
     if (session->state != SESSION_RUNNING && session->state != SESSION_FLUSHING)
         return 0;
     size_t most = session->credit < room ? session->credit : room;
+    // The last crumbs of a window are not worth a frame: whoever consumes the rest gives more before long.
+    if (session->state == SESSION_RUNNING && most < CRUMB && most < session->window / 8)
+        return 0;
     if (session->state == SESSION_FLUSHING && most > output->left)
         most = output->left;
     return most;

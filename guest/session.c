@@ -276,8 +276,9 @@ void session_settle(struct agent *agent, struct session *session)
         delivered &= output_delivered(agent, &session->outputs[i], &held);
     if (!delivered && !(session->impatient && session->killed >= KILLED_REQUEST))
         return;
-    // After a kill nothing may be left when the end is reported. It takes the kernel a moment.
-    if (session->has_cgroup && cgroup_remove(agent->cgroups, session->id))
+    // After a kill nothing may be left when the end is reported. It takes the kernel a moment; after an ordinary end
+    // the cgroup goes when the host has been told.
+    if (session->killed && session->has_cgroup && cgroup_remove(agent->cgroups, session->id))
         session->has_cgroup = false;
     if (session->killed && (held || session->has_cgroup) && !session->impatient)
         return;

@@ -1,8 +1,8 @@
 """Credit windows: how many bulk bytes may still be sent, and when to give some back. Sans-IO.
 
 The receiver of a stream starts the sender off with a whole window and returns credit as its consumer takes bytes, in
-lots: a lot is half a window, so that a busy stream costs two CREDIT frames for each window, and the sender has the
-other half while one travels.
+lots: a lot is a fifth of a window, a little less than the largest frame, so that a stream of such frames has several on
+the way all the time.
 
 Invariant 1: 0 <= credit <= limit. Invariant 2: bytes received and not yet returned never exceed the limit.
 """
@@ -73,7 +73,7 @@ class ReceiveWindow:
             raise LocalProtocolError(f"consuming {size} bytes of {self.buffered}")
         self.buffered -= size
         self.consumed += size
-        if not self.consumed or (self.consumed < self.limit // 4 and not at_once):
+        if not self.consumed or (self.consumed < self.limit // 5 and not at_once):
             return 0
         granted, self.consumed = self.consumed, 0
         self.credit += granted
