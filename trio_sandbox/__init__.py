@@ -149,6 +149,7 @@ _HOMES = {
     "trio_sandbox.sandbox": ("open_sandbox",),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = sorted(_MODULE_OF)
 
 __version__ = "0.1.0.dev0"
 
