@@ -14,23 +14,26 @@ STEP_LIMIT = 5000
 
 @attrs.define(eq=False)
 class _Canceller(trio.abc.Instrument):
-    """Cancels `scope` when `task` waits at its checkpoint number `step`."""
+    """Cancels `scope` when `task`, or with None all tasks together, have come to checkpoint number `step`."""
 
-    task: trio.lowlevel.Task
+    task: trio.lowlevel.Task | None
     step: int
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     seen: int = 0
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task is self.task:
+        if self.task is None or task is self.task:
             self.seen += 1
             if self.seen == self.step:
                 self.scope.cancel(reason=f"checkpoint {self.step}")
 
 
-async def cancelled_at(step: int, operation: Callable[[], Awaitable[object]]) -> bool:
-    """Run the operation, cancelled at its checkpoint number `step`. Whether it came that far."""
-    canceller = _Canceller(trio.lowlevel.current_task(), step)
+async def cancelled_at(step: int, operation: Callable[[], Awaitable[object]], *, of_all_tasks: bool = False) -> bool:
+    """Run the operation, cancelled at its checkpoint number `step`. Whether it came that far.
+
+    of_all_tasks: the checkpoints of all tasks of this run count, those that the operation starts among them.
+    """
+    canceller = _Canceller(None if of_all_tasks else trio.lowlevel.current_task(), step)
     trio.lowlevel.add_instrument(canceller)
     try:
         with canceller.scope:

@@ -248,7 +248,7 @@ async def test_a_cancel_while_the_block_is_entered_leaves_no_session() -> None:
         scope.cancel()
         async with sb.events():
             raise AssertionError("the block is not entered")
-    assert session.calls == ["abandon"]
+    assert session.calls == ["kill", "abandon"]
 
 
 async def test_many_events_in_one_piece_let_others_run() -> None:

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from tests.cancelling import cancelled_at, cancelled_everywhere
-from trio_sandbox import ExecFailedError, Sandbox, SandboxError, Stdin
+from trio_sandbox import ExecFailedError, Sandbox, SandboxError, Stdin, connect
 from trio_sandbox.runtime import Runtime
 from trio_sandbox.testing import Program, SimulatedGuest, simulated_sandbox
 
@@ -61,6 +61,8 @@ class Scene:
 
     sandbox: Sandbox
     guest: SimulatedGuest
+    handle: Sandbox
+    """The same, or a client of it behind a socket."""
 
     @property
     def runtime(self) -> Runtime:
@@ -82,7 +84,8 @@ class Scene:
         assert not relay.survivors.channel.sessions
         assert not self.guest.open_sessions
         assert not self.guest.running
-        assert (await self.sandbox.exec("cat", stdin=b"still there")).stdout_bytes == b"still there"
+        for handle in (self.sandbox, self.handle):
+            assert (await handle.exec("cat", stdin=b"still there")).stdout_bytes == b"still there"
 
     async def end_survivors(self) -> None:
         """What was started detached may live, but it must be known of."""
@@ -246,9 +249,18 @@ async def _failing(operation: Awaitable[object]) -> None:
 async def test_an_operation_cancelled_anywhere_leaves_nothing(name: str) -> None:
     guest = make_guest()
     async with simulated_sandbox(guest=guest) as sandbox:
-        scene = Scene(sandbox, guest)
+        scene = Scene(sandbox, guest, sandbox)
         steps = await cancelled_everywhere(lambda: OPERATIONS[name](sandbox), scene.check_nothing_left)
         assert steps or name == "attach_session to nothing", "what raises at once has no checkpoint"
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+async def test_an_operation_of_a_client_cancelled_anywhere_leaves_nothing(name: str, tmp_path: Path) -> None:
+    guest = make_guest()
+    address = tmp_path / "relay.sock"
+    async with simulated_sandbox(guest=guest, listen=address) as sandbox, await connect(address) as client:
+        scene = Scene(sandbox, guest, client)
+        assert await cancelled_everywhere(lambda: OPERATIONS[name](client), scene.check_nothing_left)
 
 
 @pytest.mark.parametrize("big", [False, True])
@@ -259,7 +271,7 @@ async def test_copies_between_host_and_guest_cancelled_anywhere_leave_nothing(tm
     (source / "file").write_bytes(BLOB)
     path = source / "file" if big else source
     async with simulated_sandbox(guest=guest) as sandbox:
-        scene = Scene(sandbox, guest)
+        scene = Scene(sandbox, guest, sandbox)
 
         async def there_and_back() -> None:
             target = tmp_path / "target"

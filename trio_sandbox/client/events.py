@@ -126,12 +126,14 @@ class EventStream:
         await end_session(self._session)
 
     async def __aenter__(self) -> EventStream:
-        """Begin, and wait until the agent knows. Raises as asking for an event does."""
-        session = self._begun()
+        """Begin, and wait until the agent knows. Raises as asking for an event does. Cancellation: it is ended as by
+        `aclose`.
+        """
+        self._begun()
         try:
             await self._control.ping()  # it goes behind the request, all the way
         except BaseException:
-            self._let_go(session)
+            await self.aclose()
             raise
         return self
 

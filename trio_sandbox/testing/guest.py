@@ -93,6 +93,11 @@ class SimulatedGuest:
         """The numbers of the sessions that the agent has."""
         return sorted(self._machine.sessions) if self._machine is not None else []
 
+    @property
+    def is_on(self) -> bool:
+        """Whether a machine runs it now."""
+        return self._machine is not None
+
     # -- what happens to it
 
     def panic(self, message: str = "a fault of the test") -> None:
