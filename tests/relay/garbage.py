@@ -26,7 +26,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 def _plausible(kind: FrameType) -> st.SearchStrategy[bytes]:
     """Maps with the right keys, most values of the right type."""
     by_type: dict[Any, st.SearchStrategy[Any]] = {
-        "int": st.sampled_from((0, 1, 7, 100, 262_144, 262_145, 1 << 40, -1)),
+        "int": st.sampled_from((0, 1, 7, 100, 262_144, 262_145, 1 << 40, 1 << 52, -1)),
         "str": st.sampled_from(("", "x", "unknown_session", "read")),
         "bytes": st.sampled_from((b"", b"/x")),
         "bool": st.booleans(),

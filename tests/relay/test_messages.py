@@ -7,11 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_sandbox.convert import shortened
 from trio_sandbox.errors import RemoteProtocolError
-from trio_sandbox.relay.frames import FrameType
+from trio_sandbox.relay.frames import MAX_BODY, FrameType
 from trio_sandbox.relay.messages import (
     BODIES,
     Configure,
+    Done,
+    Ended,
     Exec,
     Exited,
     Hello,
@@ -40,6 +43,19 @@ def test_bytes_raise_nothing_but_remote_protocol_error(kind: FrameType, body: by
         decode_body_untrusted(kind, body)
     except RemoteProtocolError:
         pass
+
+
+def test_what_the_guest_leaves_out_is_refused_lest_it_grow_when_it_is_passed_on() -> None:
+    assert decode_body_untrusted(FrameType.DONE, encode_body(Done())) == Done()
+    with pytest.raises(RemoteProtocolError):
+        decode_body_untrusted(FrameType.DONE, msgpack.packb({"message": "x" * 65_500}))
+
+
+def test_a_console_of_any_bytes_fits_into_a_frame() -> None:
+    tail = (b"\xff" * 32_768).decode(errors="replace")
+    assert len(encode_body(Ended("crashed", "vmm-exited", 1, tail))) > MAX_BODY
+    assert len(encode_body(Ended("crashed", "vmm-exited", 1, shortened(tail)))) < MAX_BODY
+    assert shortened("ab") == "ab"
 
 
 @pytest.mark.parametrize(

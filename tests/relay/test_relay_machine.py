@@ -200,9 +200,20 @@ class RelayMachine(RuleBasedStateMachine):
         guest, sessions = self.pick(number), self.world.agent.sessions
         if guest is None or not sessions:
             return
-        target = sorted(sessions)[other % len(sessions)]
+        free = [info.id for info in self.world.relay.survivors.infos if not info.attached]
+        targets = free or sorted(sessions)  # those that are taken or were nobody's are refused
+        target = targets[other % len(targets)]
         start = self.world.replay_start(target, replay=replay)
         self.do(guest, lambda client: client.open(Attach(target, replay, size, size), start))
+
+    @rule(number=NUMBER, other=NUMBER, size=SIZES, end=st.booleans())
+    def hand_over(self, number: int, other: int, size: int, end: bool) -> None:
+        """One client leaves a session, its program goes on or ends, and the next client takes it."""
+        self.kill(number, other, FrameType.DETACH)
+        self.output(other, size)
+        if end:
+            self.finish(other, size)
+        self.attach(other, number, True, 24)
 
     # -- the guest
 
@@ -295,6 +306,7 @@ class RelayMachine(RuleBasedStateMachine):
         for guest in self.members():
             self.resume_one(guest)
         self.check_delivered()
+        self.check_credit()
         for guest in self.waiting:
             guest.state = "gone"
             self.steps(lambda _, guest=guest: guest.client.hang_up())  # type: ignore[misc]
@@ -317,6 +329,25 @@ class RelayMachine(RuleBasedStateMachine):
                     expected = bytes((session.number + position) & 0xFF for position in range(session.fed))
                     assert agent.sessions[session.number].stdin[: session.fed] == expected or session.end is not None
                 assert not session.killed or agent.sessions[session.number].over
+
+    def check_credit(self) -> None:
+        """Everything was consumed, so all windows are whole again."""
+
+        async def credit_all(world: World) -> None:
+            for number, session in world.agent.sessions.items():
+                if not session.over:
+                    world.agent.credit(number)
+            await world.agent.flush()
+
+        self.steps(credit_all)
+        for guest in self.members():
+            for local in guest.client.open_now():
+                window = guest.client.mux._sessions[local].sending
+                assert window.credit == window.limit, "credit of the input was lost"
+        for number in self.world.agent.mux.open_sessions:
+            output = self.world.agent.mux._sessions[number].sending
+            to_come = self.world.link.mux._sessions[number].receiving.consumed  # until it makes a lot
+            assert output.credit + to_come == output.limit, "credit of the output was lost"
 
     def check_ended(self) -> None:
         """All clients have gone: only survivors live."""

@@ -200,3 +200,16 @@ async def test_commands_of_all_survivors_fit_into_one_answer() -> None:
 
         assert len(w.relay.survivors.infos) > ENDED_LIMIT
         assert len(encode_body(Answer(console_tail="x" * 16_384, sessions=w.relay.survivors.infos))) < MAX_BODY
+
+
+async def test_one_that_was_detached_from_survives_the_next_client_too() -> None:
+    async with world() as w:
+        client, second = await w.joined(), await w.joined()
+        local, number = await start(w, client, DETACHABLE)
+        await say(client, FrameType.DETACH, local)
+        await attach(second, number)
+        await second.hang_up()
+        await settle()
+        assert not w.agent.sessions[number].over
+        local = await attach(client, number)
+        assert client.sessions[local].started

@@ -1,4 +1,6 @@
-"""The golden frames that Python and the C agent must both reproduce: `guest/vectors/frames.json`."""
+"""The golden frames that every implementation must reproduce: `guest/vectors/frames.json` of the agent stream, which
+Python and the C agent share, and `guest/vectors/clients.json` of clients' connections.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +12,24 @@ from typing import Any
 import attrs
 import pytest
 
+from trio_sandbox.client.deadlines import MAX_MS
+from trio_sandbox.client.options import MAX_TIMEOUT_MS
 from trio_sandbox.errors import RemoteProtocolError
-from trio_sandbox.relay.frames import RULES, Frame, FrameReader, FrameType, Role, encode
-from trio_sandbox.relay.messages import BODIES, EMPTY, MAX_PING, Exec, decode_body_untrusted, encode_body
+from trio_sandbox.relay.bridge import MAX_DEADLINE_MS
+from trio_sandbox.relay.frames import HEADER, RULES, Frame, FrameReader, FrameType, Role, encode
+from trio_sandbox.relay.messages import BODIES, EMPTY, MAX_PING, Deadline, Exec, decode_body_untrusted, encode_body
 
-VECTORS = json.loads((Path(__file__).parents[2] / "guest" / "vectors" / "frames.json").read_text())["frames"]
-TO_PYTHON = [vector for vector in VECTORS if vector["direction"] == "to_host"]
+FOLDER = Path(__file__).parents[2] / "guest" / "vectors"
+SENDERS = {"to_host": Role.GUEST, "to_guest": Role.HOST, "to_relay": Role.CLIENT, "to_client": Role.RELAY}
+AGENT, CLIENTS = (json.loads((FOLDER / name).read_text())["frames"] for name in ("frames.json", "clients.json"))
+VECTORS = AGENT + CLIENTS
+TO_PYTHON = [vector for vector in VECTORS if vector["direction"] != "to_guest"]
 GOOD = [vector for vector in VECTORS if vector["verdict"] == "ok"]
 
 
 def read_untrusted(vector: dict[str, Any]) -> list[Frame]:
     """The frames of a vector, their bodies checked as the receiver checks them."""
-    sender = Role.GUEST if vector["direction"] == "to_host" else Role.HOST
+    sender = SENDERS[vector["direction"]]
     frames = list(FrameReader(sender).feed_untrusted(bytes.fromhex(vector["hex"])))
     for frame in frames:
         if frame.type in BODIES and not frame.flags:
@@ -36,7 +44,7 @@ def read_untrusted(vector: dict[str, Any]) -> list[Frame]:
 @pytest.mark.parametrize("vector", GOOD, ids=lambda vector: vector["name"])
 def test_good_frames_mean_the_same_here(vector: dict[str, Any]) -> None:
     raw = bytes.fromhex(vector["hex"])
-    sender = Role.GUEST if vector["direction"] == "to_host" else Role.HOST
+    sender = SENDERS[vector["direction"]]
     (frame,) = FrameReader(sender).feed_untrusted(raw)
     header = vector["header"]
     assert (len(frame.body), frame.type, frame.flags, frame.slot, frame.session) == (
@@ -54,9 +62,7 @@ def test_good_frames_mean_the_same_here(vector: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("vector", [v for v in GOOD if "map" in v], ids=lambda vector: vector["name"])
 def test_good_bodies_mean_the_same_here(vector: dict[str, Any]) -> None:
-    (frame,) = FrameReader(Role.GUEST if vector["direction"] == "to_host" else Role.HOST).feed_untrusted(
-        bytes.fromhex(vector["hex"])
-    )
+    (frame,) = FrameReader(SENDERS[vector["direction"]]).feed_untrusted(bytes.fromhex(vector["hex"]))
     if vector["direction"] == "to_guest" and not exactly_ours(vector["map"], frame):
         return
     message = decode_body_untrusted(frame.type, frame.body)
@@ -70,7 +76,7 @@ def exactly_ours(values: dict[str, Any], frame: Frame) -> bool:
 
 
 @pytest.mark.parametrize("vector", [v for v in TO_PYTHON if v["verdict"] == "error"], ids=lambda vector: vector["name"])
-def test_bad_frames_to_the_host_are_refused(vector: dict[str, Any]) -> None:
+def test_bad_frames_to_python_are_refused(vector: dict[str, Any]) -> None:
     with pytest.raises(RemoteProtocolError):
         read_untrusted(vector)
 
@@ -86,5 +92,17 @@ def test_bad_headers_to_the_guest_are_refused_by_the_same_code_here(vector: dict
 
 
 def test_the_vectors_cover_every_type() -> None:
-    wanted = {kind for kind, rule in RULES.items() if rule.senders & {Role.HOST, Role.GUEST}}
-    assert {vector["header"]["type"] for vector in GOOD} == wanted
+    for vectors, roles in ((AGENT, {Role.HOST, Role.GUEST}), (CLIENTS, {Role.CLIENT, Role.RELAY})):
+        wanted = {kind for kind, rule in RULES.items() if rule.senders & roles}
+        found = {vector["header"]["type"] for vector in vectors if vector["verdict"] == "ok"}
+        if vectors is CLIENTS:  # what both kinds of stream have is in the other file
+            wanted -= {kind for kind in wanted if RULES[kind].senders & {Role.HOST, Role.GUEST}}
+            found -= {FrameType.PING, FrameType.PONG}
+        assert found == wanted
+
+
+def test_the_first_deadline_that_the_agent_refuses_is_never_sent() -> None:
+    (vector,) = (vector for vector in AGENT if vector["name"] == "deadline: over what nanoseconds can count")
+    message = decode_body_untrusted(FrameType.DEADLINE, bytes.fromhex(vector["hex"])[HEADER.size :])
+    assert message == Deadline(MAX_DEADLINE_MS + 1)
+    assert max(MAX_MS, MAX_TIMEOUT_MS) <= MAX_DEADLINE_MS

@@ -15,7 +15,7 @@ from trio_sandbox.client.transport import ProgramSession
 
 MARGIN = 0.25
 """Seconds by which the guest's deadline is later: the caller's own end comes first and is the one that is reported."""
-MAX_MS = (1 << 53) - 1
+MAX_MS = (2**63 - 1) // 1_000_000  # what the agent can count in nanoseconds: it refuses more
 
 
 def deadline_ms() -> int:

@@ -171,7 +171,7 @@ def check_session_id(value: object) -> int:
     return value
 
 
-MAX_TIMEOUT_MS = (1 << 53) - 1
+MAX_TIMEOUT_MS = (2**63 - 1) // 1_000_000
 SIZE_MAX = 65_535
 DEFAULT_SIZE = (24, 80)
 """Rows and columns of a terminal that nobody looks at."""

@@ -19,7 +19,8 @@ from trio_sandbox.relay.mux import Mux
 from trio_sandbox.relay.session import SessionEvent
 from trio_sandbox.relay.states import FINAL
 
-MAX_DEADLINE_MS = (1 << 53) - 1
+MAX_DEADLINE_MS = (2**63 - 1) // 1_000_000
+"""The agent counts in nanoseconds, and refuses more."""
 
 
 class Bridge:

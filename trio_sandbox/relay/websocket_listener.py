@@ -19,6 +19,7 @@ import trio_websocket
 from trio_sandbox.errors import RemoteProtocolError, StorageError
 from trio_sandbox.relay.frames import HEADER, MAX_BODY
 from trio_sandbox.relay.relay import Accept
+from trio_sandbox.service import service
 
 log = logging.getLogger("trio_sandbox.relay")
 
@@ -60,6 +61,12 @@ class MessageTransport:
             await self.socket.aclose()
 
 
+async def _nursery(*, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+    async with trio.open_nursery() as nursery:
+        task_status.started(nursery)
+        await trio.sleep_forever()
+
+
 @attrs.define(eq=False)
 class WebSocketListener:
     """host, port: where to listen; port 0 for a free one, which `address` then names. token: what clients must bring;
@@ -88,10 +95,10 @@ class WebSocketListener:
 
     async def _serve_one(self, accept: Accept, stream: trio.abc.Stream) -> None:
         """One connection, with its tasks in a nursery of their own: what the library raises when its client has gone
-        concerns nobody else.
+        concerns nobody else, and its reader outlives a cancel for as long as the closing handshake needs it.
         """
         try:
-            async with trio.open_nursery() as nursery:
+            async with service(_nursery, name="WebSocket reader") as nursery:
                 request: trio_websocket.WebSocketRequest | None = None
                 with trio.move_on_after(HANDSHAKE_TIMEOUT):
                     request = await trio_websocket.wrap_server_stream(
@@ -103,7 +110,6 @@ class WebSocketListener:
                     )
                 if request is not None:
                     await self._admit(accept, request)
-                nursery.cancel_scope.cancel(reason="the connection has ended")
         except* (trio_websocket.ConnectionClosed, trio_websocket.HandshakeError) as group:
             log.info("a WebSocket client went away: %s", group.exceptions[0])
 
