@@ -125,6 +125,11 @@ class Relay:
         """What a new client is told."""
         return self.facts.welcome(slot, self.admission.clients.limit, self.admission.clients.used)
 
+    @property
+    def transports(self) -> tuple[Transport, ...]:
+        """Those of the clients behind sockets that are connected now."""
+        return tuple(connection.transport for connection in self._connections)
+
     def check_open(self) -> None:
         """Raise why no session may begin, if none may."""
         self.facts.check_open()

@@ -18,6 +18,6 @@ from trio_sandbox.testing.faults import Faults
 from trio_sandbox.testing.files import MemoryFiles
 from trio_sandbox.testing.guest import SimulatedGuest
 from trio_sandbox.testing.program import Main, Program
-from trio_sandbox.testing.sandbox import simulated_sandbox
+from trio_sandbox.testing.sandbox import cut_clients, simulated_sandbox
 
-__all__ = ["Faults", "Main", "MemoryFiles", "Program", "SimulatedGuest", "simulated_sandbox"]
+__all__ = ["Faults", "Main", "MemoryFiles", "Program", "SimulatedGuest", "cut_clients", "simulated_sandbox"]

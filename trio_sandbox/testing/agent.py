@@ -109,9 +109,9 @@ class SimulatedAgent:
         try:
             while True:
                 while frames := self.mux.frames_to_send():
-                    self._writing = True
+                    self._writing, queued = True, self.clock.now()
                     for raw in faults.arranged(frames):
-                        await faults.lag(self.clock)
+                        await faults.lag(self.clock, queued)
                         await self._port.send_all(raw)
                     self._written(frames)
                 self._writing = False

@@ -8,6 +8,7 @@
 | `drop` | a frame of a session is lost: who waits for it waits for his own deadline, or meets RemoteProtocolError |
 | `SimulatedGuest.kill_agent()` | a kernel panic: SandboxCrashedError, reason kernel-panic |
 | `SimulatedGuest.kill_vmm()` | SandboxCrashedError, reason vmm-exited |
+| `cut_clients()` | ConnectionLostError for each client behind a socket; its programs are killed |
 | `MemoryFiles.capacity` | FilesystemError (ENOSPC) |
 """
 
@@ -53,10 +54,10 @@ class Faults:
         while clock.now() < self._stalled_until:
             await clock.sleep_until(self._stalled_until)
 
-    async def lag(self, clock: GuestClock) -> None:
-        """Be late with the next frame, perhaps."""
+    async def lag(self, clock: GuestClock, queued: float) -> None:
+        """Be late with the next frame, perhaps. queued: the guest's time at which it could have gone."""
         if self.delay_chance and self._random.random() < self.delay_chance:
-            await clock.sleep(self._random.uniform(0, self.delay))
+            await clock.sleep_until(queued + self._random.uniform(0, self.delay))
         await self.stand(clock)
 
     def arranged(self, frames: Iterable[bytes]) -> Iterator[bytes]:

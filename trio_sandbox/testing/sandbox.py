@@ -49,3 +49,17 @@ async def _hosted(
         serve = partial(serve_simulated_machine, guest, config, runtime.mark)
         await run_machine(runtime, serve, task_status=task_status)
     await trio.sleep_forever()
+
+
+async def cut_clients(sandbox: Sandbox) -> int:
+    """Close the connections of all clients behind sockets without a word, as if the relay's process had been killed.
+
+    sandbox: the handle of `simulated_sandbox`, which is no such client and goes on. How many there were; each of them
+    meets ConnectionLostError, and what it had started ends in the guest, unless it survives its client.
+    """
+    runtime = sandbox._control
+    assert isinstance(runtime, Runtime), "the handle of another process"
+    transports = runtime.relay.transports
+    for transport in transports:
+        await transport.aclose()
+    return len(transports)
