@@ -56,6 +56,12 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 
+def test_nothing_stands_on_the_test_tools() -> None:
+    for path in ROOT.rglob("*.py"):
+        if "testing" not in path.relative_to(ROOT).parts:
+            assert not any(module.startswith("trio_sandbox.testing") for module in imported_modules(path)), path
+
+
 SANS_IO = [
     *(f"relay/{name}.py" for name in ("frames", "messages", "credit", "states", "mux")),
     "lifecycle.py",
