@@ -11,9 +11,10 @@ from typing import cast
 import attrs
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from tests.cancelling import cancelled_at, cancelled_everywhere
-from trio_sandbox import ExecFailedError, Sandbox, SandboxError, Stdin, connect
+from trio_sandbox import ExecFailedError, Home, Sandbox, SandboxError, Stdin, connect
 from trio_sandbox.runtime import Runtime
 from trio_sandbox.testing import Program, SimulatedGuest, simulated_sandbox
 
@@ -301,19 +302,70 @@ ENDS: dict[str, Operation] = {
 }
 
 
+@pytest.mark.parametrize("remote", [False, True])
 @pytest.mark.parametrize("name", ENDS)
-async def test_an_end_that_was_asked_for_comes_though_its_call_was_cancelled(name: str) -> None:
-    step, reached = 1, True
+async def test_an_end_that_was_asked_for_comes_though_its_call_was_cancelled(
+    name: str, remote: bool, tmp_path: Path
+) -> None:
+    step, reached, ended = 1, True, 0
     while reached:
         guest = make_guest()
-        async with simulated_sandbox(guest=guest) as sandbox:
-            async with await sandbox.exec_stream("stubborn") as handle:
-                await handle.wait_until_started()
-                reached = await cancelled_at(step, lambda: ENDS[name](sandbox))
+        address = tmp_path / "relay.sock"
+        async with simulated_sandbox(guest=guest, listen=address) as sandbox:
+            handle = await connect(address) if remote else sandbox
+            async with await sandbox.exec_stream("stubborn") as program:
+                await program.wait_until_started()
+                reached = await cancelled_at(step, lambda handle=handle: ENDS[name](handle))  # type: ignore[misc]
                 with trio.move_on_after(60) as scope:
                     await sandbox.wait()
+                ended += not scope.cancelled_caught
                 if scope.cancelled_caught:
-                    assert step <= 2, "it was cancelled before it had begun"
+                    assert not ended, "once it has been asked for, it comes"
                     await sandbox.exec("true")
+            if remote:
+                await handle.detach()
         step += 1
         assert not guest.running
+    assert ended
+
+
+async def test_a_connection_cancelled_anywhere_takes_no_place(tmp_path: Path) -> None:
+    address = tmp_path / "relay.sock"
+    async with simulated_sandbox(listen=address) as sandbox:
+        relay = cast(Runtime, sandbox._control).relay
+
+        async def use() -> None:
+            async with await connect(address) as client:
+                await client.ping()
+
+        async def check() -> None:
+            await trio.sleep(PATIENCE)
+            assert not relay.transports
+            assert relay.admission.clients.used == 1
+
+        assert await cancelled_everywhere(use, check) > 3
+
+
+async def test_a_control_request_cancelled_anywhere_takes_no_place(tmp_path: Path) -> None:
+    home, address = Home(tmp_path / "home"), tmp_path / "relay.sock"
+    async with simulated_sandbox(home=home, listen=address) as sandbox:
+        runtime = cast(Runtime, sandbox._control)
+        relay, record = runtime.relay, runtime.record
+        assert record is not None
+        handle = await Sandbox.get("simulated", home=home)
+
+        async def use() -> None:
+            await handle.pause()
+            await handle.resume()
+            await handle.metrics()
+
+        async def check() -> None:
+            await wait_all_tasks_blocked()
+            await record.settled()  # a thread writes it, for which virtual time does not wait
+            await trio.sleep(PATIENCE)
+            assert not relay.transports
+            assert relay.admission.controls.used == 0
+            await handle.resume()
+            assert (await sandbox.exec("true")).success
+
+        assert await cancelled_everywhere(use, check) > 3

@@ -243,6 +243,8 @@ class SimulatedAgent:
             subscription.end()
         with trio.move_on_after(FLUSH_PATIENCE):
             await self._until(lambda: not self.sessions and self._is_written)
+        for session in list(self.sessions.values()):  # nobody has taken what they had to say
+            session.kill(Killed.ABANDONED)
         self.mux.send_empty(FrameType.GOODBYE)
         await self._leave()
 

@@ -42,7 +42,7 @@ class ExecSession(AgentSession):
         super().__init__(agent, opened)
         self._request = request
         self._members: set[Process] = set()
-        self._impatient = False
+        self._impatient = self._timed_out = False
         self._exited: tuple[int, int] | None = None  # code and signal of the program, once it is reaped
         self._due = {STDOUT: 0, STDERR: 0}  # bytes that its pipes held then
         self._waiting = bytearray()
@@ -179,6 +179,7 @@ class ExecSession(AgentSession):
 
     def _time_out(self) -> None:
         if self._exited is None:
+            self._timed_out = True
             self.kill(Killed.TIMED_OUT)
 
     # -- the end
@@ -216,7 +217,7 @@ class ExecSession(AgentSession):
                 code=code,
                 signal=number,
                 core=False,
-                timed_out=self.killed is Killed.TIMED_OUT,
+                timed_out=self._timed_out,
                 held_open=held,
                 utime_us=0,
                 stime_us=0,

@@ -28,7 +28,7 @@ async def simulated_sandbox(
 
     Nothing is isolated, nothing is started but tasks of this block, nothing is written anywhere unless `home` says
     where: then the sandbox has its name and its row there, as a real one. Relay, lifecycle, deadlines and errors are
-    those of real sandboxes. It takes microseconds, and under `trio.testing.MockClock` no time at all.
+    those of real sandboxes. It takes a millisecond or two, and under `trio.testing.MockClock` waits for nothing.
 
     guest: what it runs; one with the usual programs and an empty file system by default. options: as for
     `open_sandbox`; what only a real machine has (image, memory, warm, …) is accepted and means nothing.
