@@ -33,11 +33,19 @@ def _plausible(kind: FrameType) -> st.SearchStrategy[bytes]:
         "tuple[bytes, ...]": st.sampled_from(([b"a"], [])),
         "tuple[int, ...]": st.sampled_from(([1], [])),
     }
-    fields = {
-        field.name: by_type.get(field.type, st.just([])) | st.just(None) if field.type != "int" else by_type["int"]
-        for field in attrs.fields(BODIES[kind])
-    }
+    fields = {}
+    for field in attrs.fields(BODIES[kind]):
+        name = _type_name(field.type)
+        fields[field.name] = by_type[name] if name == "int" else by_type.get(name, st.just([])) | st.none()
     return st.fixed_dictionaries(fields).map(msgpack.packb)
+
+
+def _type_name(kind: Any) -> str:
+    """The annotation as it is written, whether or not somebody has resolved it meanwhile."""
+    return kind.__name__ if kind in (int, str, bytes, bool) else str(kind)
+
+
+PLAUSIBLE = {kind: _plausible(kind) for kind in BODIES}
 
 
 @st.composite
@@ -47,7 +55,7 @@ def hostile_frames(draw: st.DrawFn, sender: Role, sessions: int = 6) -> bytes:
     rule = RULES[kind]
     body = st.binary(max_size=80) | st.just(b"") | VALUES.map(msgpack.packb)
     if kind in BODIES:
-        body = _plausible(kind) | body
+        body = PLAUSIBLE[kind] | body
     elif kind is FrameType.CREDIT:
         body = st.sampled_from((b"\1\0\0\0", b"\0\0\0\0", b"\0\0\4\0", b"\xff\xff\xff\xff")) | body
     elif rule.bulk:
