@@ -30,6 +30,22 @@ def machines() -> set[int]:
     return found
 
 
+def users(home: Home) -> set[int]:
+    """The pids of all processes but this one that hold something of the data folder open: VMMs, sandbox processes."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid() and _holds(entry, str(home.root)):
+            found.add(int(entry.name))
+    return found
+
+
+def _holds(process: Path, folder: str) -> bool:
+    try:
+        return any(os.readlink(entry).startswith(f"{folder}/") for entry in (process / "fd").iterdir())
+    except OSError:  # it has ended meanwhile
+        return False
+
+
 def files_under(root: Path) -> frozenset[str]:
     """Every file below `root`; folders come with their first use and stay."""
     return frozenset(str(path) for path in root.rglob("*") if not path.is_dir()) if root.exists() else frozenset()
@@ -40,6 +56,7 @@ class Traces:
     """A picture of all that could leak from this process and in this data folder."""
 
     machines: frozenset[int]
+    users: frozenset[int]
     children: frozenset[str]
     descriptors: tuple[str, ...]
     sockets: frozenset[str]
@@ -49,10 +66,12 @@ class Traces:
 
     @classmethod
     def take(cls, home: Home) -> Traces:
+        users_now = users(home)
         own = Path("/proc/self/task").iterdir()
         children = (child for task in own for child in (task / "children").read_text().split())
         return cls(
-            machines=frozenset(machines()),
+            machines=frozenset(machines() & (users_now | _zombies())),
+            users=frozenset(users_now),
             children=frozenset(children),
             descriptors=tuple(sorted(_descriptors())),
             sockets=frozenset(_sockets_in((str(home.root), tempfile.gettempdir()))),
@@ -68,6 +87,16 @@ class Traces:
             if isinstance(now, frozenset):
                 assert not now ^ then, f"{field.name}: new {set(now - then)}, gone {set(then - now)}"
             assert now == then, field.name
+
+
+def _zombies() -> set[int]:
+    """Our own children that nobody has reaped."""
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        for child in (task / "children").read_text().split():
+            if Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                found.add(int(child))
+    return found
 
 
 def _sockets_in(folders: tuple[str, ...]) -> Iterator[str]:

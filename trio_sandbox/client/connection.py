@@ -95,6 +95,8 @@ class Connection:
             data = await self._stream.receive(READ_SIZE)
         except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
             self._fail(ConnectionLostError(self.address))
+            with anyio.CancelScope(shield=True):  # closing a socket does not wait
+                await self._stream.aclose()  # a handle of a sandbox that has ended holds nothing
             return
         try:
             for event in self.mux.receive_data_untrusted(data):

@@ -151,6 +151,16 @@ class RemoteControl:
                     raise  # else its process's end says it all
         if self.ownership is not None:
             await self.ownership.ended()
+            await self._last_word()
+
+    async def _last_word(self) -> None:
+        """Read what the process said before it ended; then there is nothing to be connected to."""
+        with anyio.move_on_after(CONNECT_TIMEOUT):
+            try:
+                await self.connection.wait_until(lambda: self.connection.ended is not None)
+            except SandboxError:
+                pass
+        await self.connection.aclose()
 
     async def _ask(self, request: Request) -> Answer:
         return await request_of(self.connection.address, self.name, request)
