@@ -210,6 +210,11 @@ class Runtime:
         """False: the block does."""
         return False
 
+    @property
+    def must_be_ended(self) -> bool:
+        """False: the block ends it."""
+        return False
+
     async def leave(self) -> None:
         """Raises UnsupportedError: the sandbox ends with the block of `open_sandbox`."""
         await self.release()

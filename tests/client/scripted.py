@@ -176,6 +176,7 @@ class ScriptedControl:
         raise NotImplementedError
 
     owns_lifecycle = False
+    must_be_ended = False
 
     async def metrics(self) -> MetricsSample:
         raise NotImplementedError

@@ -70,6 +70,7 @@ class ScriptedControl:
     def __init__(self, *sessions: ScriptedSession) -> None:
         self.sessions = deque(sessions)
         self.owns_lifecycle = False
+        self.must_be_ended = False
         self.requests: list[Opener | str] = []
 
     async def ping(self) -> None:

@@ -24,7 +24,9 @@ PROCESS_TIMEOUT = 5.0
 
 @attrs.define(eq=False)
 class Ownership:
-    """A sandbox that this program created or started. leash: our end; None once it was let go."""
+    """A sandbox that this program created or started. leash: our end; None once its process has ended or it was let go.
+    is_held: whether the sandbox is still ours to end and to remove.
+    """
 
     home: Home
     name: str
@@ -32,14 +34,11 @@ class Ownership:
     leash: int | None
     report: Report
     """Its end is the end of the sandbox's process."""
-
-    @property
-    def is_held(self) -> bool:
-        """Whether the sandbox is still ours to end."""
-        return self.leash is not None
+    is_held: bool = True
 
     def set_free(self) -> None:
         """The sandbox goes on without this process. Harmless when it was set free before."""
+        self.is_held = False
         if self.leash is None:
             return
         try:

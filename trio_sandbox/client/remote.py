@@ -60,6 +60,10 @@ class RemoteControl:
         return self.ownership is not None and self.ownership.is_held
 
     @property
+    def must_be_ended(self) -> bool:
+        return self.ownership is not None and self.ownership.leash is not None
+
+    @property
     def name(self) -> str:
         return self.welcome.name
 
@@ -202,7 +206,8 @@ class RemoteControl:
     async def remove(self) -> None:
         """Forget the sandbox and all that it kept. Raises SandboxStillRunningError."""
         home = self.home or Home.default()
-        await anyio.to_thread.run_sync(partial(forget, home, self.name, missing_ok=True))
+        created = self.ready.created_ns if self.ready is not None else None
+        await anyio.to_thread.run_sync(partial(forget, home, self.name, created_ns=created, missing_ok=True))
 
 
 def stop_request(timeout: float) -> tuple[Request, float]:

@@ -271,7 +271,7 @@ class Sandbox(GuestCalls):
             await self._control.leave()
 
     def __del__(self) -> None:
-        if self._control.owns_lifecycle:
+        if self._control.must_be_ended:
             warnings.warn(
                 f"the handle that owns sandbox {self._control.name!r} was dropped: use `async with` or detach()",
                 ResourceWarning,

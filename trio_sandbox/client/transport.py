@@ -45,6 +45,10 @@ class SandboxControl(Protocol):
     @property
     def owns_lifecycle(self) -> bool: ...
     @property
+    def must_be_ended(self) -> bool:
+        """Whether a machine lives that only this handle would end."""
+
+    @property
     def name(self) -> str: ...
     @property
     def shell(self) -> str: ...

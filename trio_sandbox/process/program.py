@@ -75,7 +75,9 @@ async def _serve(order: Order, creation: _Creation) -> None:
         creation.runtime = runtime = await nursery.start(serve)
         creation.is_over = True
         # The pipe stays open: its end tells whoever still listens that the process has ended.
-        creation.say({"ready": Ready(runtime.addresses, runtime.token, runtime.timings).to_plain()})
+        assert runtime.record is not None
+        created = runtime.record.row.created_ns
+        creation.say({"ready": Ready(runtime.addresses, runtime.token, runtime.timings, created).to_plain()})
 
 
 @attrs.define(eq=False)
