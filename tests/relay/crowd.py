@@ -25,6 +25,7 @@ from trio_sandbox.relay.messages import (
     Busy,
     Deadline,
     Done,
+    Ended,
     Exec,
     Exited,
     Hello,
@@ -195,6 +196,7 @@ class Client:
         self.closed = trio.Event()
         self.seen = seen
         self.answer: Answer | None = None
+        self.ended: Ended | None = None
         self._turn = trio.Lock()
 
     def stop_reading(self) -> None:
@@ -256,6 +258,8 @@ class Client:
                 self.busy = busy
             case Answer() as answer:
                 self.answer = answer
+            case Ended() as ended:
+                self.ended = ended
             case Opened(session_id=number):
                 self.sessions[event.session].number = number
             case Started():
@@ -300,10 +304,11 @@ class World:
         self.connections: list[ClientConnection] = []
         self.seen: defaultdict[int, int] = defaultdict(int)
 
-    def connect(self) -> Client:
+    def connect(self, accepting: trio.Nursery | None = None) -> Client:
+        """A client; accepting: where the relay serves it."""
         ours, theirs = held_stream()
         client = Client(theirs, self.seen)
-        self.nursery.start_soon(self.relay._accept, MemoryTransport(ours))
+        (accepting or self.nursery).start_soon(self.relay._accept, MemoryTransport(ours))
         self.nursery.start_soon(client.run)
         self.clients.append(client)
         return client

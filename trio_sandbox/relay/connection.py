@@ -104,6 +104,7 @@ class ClientConnection:
     _pings: int = 0
     _gone: bool = False
     _sending: bool = False
+    _writer: trio.CancelScope = attrs.Factory(lambda: trio.CancelScope(shield=True))
     _to_write: trio.Event = attrs.Factory(trio.Event)
     _written: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
 
@@ -123,7 +124,9 @@ class ClientConnection:
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[None]:
-        """A writer beneath the block. What is queued when the block ends is still said, for a moment."""
+        """A writer beneath the block. What is queued when the block ends, in whatever way, is still said, for a moment:
+        so the writer is shielded from what ends the block, and ends after it.
+        """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write, nursery.cancel_scope)
             try:
@@ -132,25 +135,26 @@ class ClientConnection:
                 if not self._gone:
                     with trio.move_on_after(LAST_WORDS_TIMEOUT, shield=True):
                         await self._flushed()
-                nursery.cancel_scope.cancel(reason="the connection has ended")
+                self._writer.cancel(reason="the connection has ended")
 
     async def _write(self, connection: trio.CancelScope) -> None:
-        try:
-            while True:
-                while frames := self.mux.frames_to_send():
-                    self._sending = True
-                    await self.transport.send(frames)
-                    self._sending = False
-                    self._written.unpark_all()
-                self._to_write = trio.Event()
-                await self._to_write.wait()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._gone = True
-            connection.cancel(reason="the client has gone")
-            await trio.sleep_forever()
+        with self._writer:
+            try:
+                while True:
+                    while frames := self.mux.frames_to_send():
+                        self._sending = True
+                        await self.transport.send(frames)
+                        self._sending = False
+                        self._written.unpark_all()
+                    self._to_write = trio.Event()
+                    await self._to_write.wait()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self._gone = True
+                self._written.unpark_all()
+                connection.cancel(reason="the client has gone")
 
     async def _flushed(self) -> None:
-        while self.mux.has_to_send or self._sending:
+        while not self._gone and (self.mux.has_to_send or self._sending):
             await self._written.park()
 
     def wake_writer(self) -> None:
