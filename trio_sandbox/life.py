@@ -76,6 +76,11 @@ class Life:
             self._drain_reason, self._drain_deadline = reason, deadline
         self._news.unpark_all()
 
+    async def wait_until_draining(self) -> None:
+        """Return when a drain that was asked for has begun, or the life is over. Cancellation: no effect."""
+        while State.DRAINING not in self.lifecycle.history and not self.over:
+            await self._news.park()
+
     async def pause(self) -> None:
         """Return when the vCPUs stand still. Raises SandboxDrainingError. Cancellation: it may pause all the same."""
         await trio.lowlevel.checkpoint()
@@ -138,6 +143,7 @@ class Life:
     async def _one_state(self) -> None:
         if self._drain_reason is not None:
             with self.lifecycle.within(State.DRAINING):
+                self._news.unpark_all()
                 await self._drained()
         elif self._wants_pause:
             await self._stand_still()

@@ -166,7 +166,9 @@ class Runtime:
     async def drain(self, timeout: float | None) -> None:
         """Take no new sessions from now on; stop when the open ones have ended, or after `timeout` seconds."""
         await trio.lowlevel.checkpoint()
-        self._living().drain(EndReason.DRAINED, timeout)
+        life = self._living()
+        life.drain(EndReason.DRAINED, timeout)
+        await life.wait_until_draining()
         await self._recorded()
 
     async def _recorded(self) -> None:

@@ -57,7 +57,8 @@ class Ownership:
             await self.report.ended()
         if patience.cancelled_caught:
             os.kill(self.pid, signal.SIGKILL)  # its pipe is open: the number is still its own
-            await self.report.ended()
+        await wait_for_exit(self.pid)
+        if patience.cancelled_caught:
             await anyio.to_thread.run_sync(note_kill, self.home, self.name)
         self._let_go()
 
@@ -66,3 +67,15 @@ class Ownership:
             leash, self.leash = self.leash, None
             os.close(leash)
             os.close(self.report.descriptor)
+
+
+async def wait_for_exit(pid: int) -> None:
+    """Wait until a process is gone, or a zombie. Its pipes and sockets close a moment before that."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        await anyio.wait_readable(process)
+    finally:
+        os.close(process)

@@ -16,7 +16,7 @@ import anyio.to_thread
 import attrs
 
 from trio_sandbox.client.connection import Connection, RemoteSession, open_connection
-from trio_sandbox.client.ownership import Ownership
+from trio_sandbox.client.ownership import PROCESS_TIMEOUT, Ownership
 from trio_sandbox.errors import (
     ConnectionLostError,
     NamedSandboxError,
@@ -39,7 +39,7 @@ CONNECT_TIMEOUT = 10.0
 """Seconds for the relay to answer, beyond the time that the client is willing to wait for a place."""
 END_TIMEOUT = 15.0
 """Seconds that the process of a sandbox has to see its machine ended, beyond what the guest was granted."""
-POLL = 0.1
+POLL = 0.05
 """Seconds between two looks at a sandbox that somebody else ends."""
 
 
@@ -178,15 +178,24 @@ class RemoteControl:
         except SandboxError as error:
             if self.connection.ended is None:
                 return await self._end_in_store(error)
+        if self.ownership is not None:
+            await self.ownership.ended()
         ended = self.connection.ended
         assert ended is not None
         return End(EndReason(ended.reason), ended.exit_code, ended.console_tail)
 
     async def _end_in_store(self, error: SandboxError) -> End:
-        end = await anyio.to_thread.run_sync(last_end, self.home, self.name) if self.home is not None else None
-        if end is None:
+        if self.home is None:
             raise error
-        return end
+        with anyio.move_on_after(PROCESS_TIMEOUT):  # a process that was killed counts as alive for a moment more
+            while True:
+                end = await anyio.to_thread.run_sync(last_end, self.home, self.name)
+                if end is not None:
+                    if self.ownership is not None:
+                        await self.ownership.ended()
+                    return end
+                await anyio.sleep(POLL)
+        raise error
 
     async def release(self) -> None:
         """Close the connection: the sandbox goes on, and so do the sessions that survive their client."""
