@@ -8,18 +8,20 @@ from pathlib import Path
 import pytest
 import trio
 
-from trio_sandbox import open_sandbox
+from trio_sandbox import Sandbox, open_sandbox
 from trio_sandbox.home import Home
 
 
 @pytest.fixture(scope="session", autouse=True)
 def first_use() -> None:
-    """The first sandbox of a data folder makes a template and the store, which stay: no test should take them for a
-    leak.
+    """The first sandbox of a data folder makes a template and the store, and the first that is started again a template
+    without disks. They stay: no test should take them for a leak.
     """
 
     async def use() -> None:
-        async with open_sandbox("first-use", image="local/base"):
+        async with open_sandbox("first-use", image="local/base", keep=True):
+            pass
+        async with await Sandbox.start("first-use"):
             pass
 
     trio.run(use)
