@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +15,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.cancelling import cancelled_at, cancelled_everywhere
+from tests.client.ptys import Person, person
 from trio_sandbox import ExecFailedError, Home, Sandbox, SandboxError, Stdin, connect
 from trio_sandbox.runtime import Runtime
 from trio_sandbox.testing import Program, SimulatedGuest, simulated_sandbox
@@ -291,6 +293,31 @@ async def test_copies_between_host_and_guest_cancelled_anywhere_leave_nothing(tm
                 target.rmdir()
 
         await cancelled_everywhere(there_and_back, check)
+
+
+@pytest.mark.parametrize("remote", [False, True])
+async def test_an_attach_cancelled_anywhere_leaves_nothing(remote: bool, tmp_path: Path) -> None:
+    guest = make_guest()
+    address = tmp_path / "relay.sock"
+    async with simulated_sandbox(guest=guest, listen=address) as sandbox:
+        handle = await connect(address) if remote else sandbox
+        scene = Scene(sandbox, guest, handle)
+        step, reached = 1, True
+
+        async def attach(somebody: Person) -> None:
+            assert await handle.attach("cat", terminal=somebody.terminal) == 0
+
+        while reached:
+            with person() as somebody:
+                before = somebody.modes
+                somebody.type(b"typed\n\x04")
+                reached = await cancelled_at(step, partial(attach, somebody), of_all_tasks=True)
+                assert somebody.modes == before
+                await scene.check_nothing_left()
+            step += 1
+        assert step > 10
+        if remote:
+            await handle.detach()
 
 
 ENDS: dict[str, Operation] = {
