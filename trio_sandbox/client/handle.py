@@ -34,8 +34,6 @@ CONNECT_TIMEOUT = 10.0
 STOP_TIMEOUT = 10.0
 """Seconds that the guest gets to write its data and power off."""
 NS_PER_MS = 1e6
-NAMES = {State.STOPPING: "draining"}
-"""States that go by another name in the API (API document, types)."""
 
 
 @attrs.frozen
@@ -68,7 +66,7 @@ class SandboxHandle:
     @property
     def status(self) -> str:
         """creating, running, paused, draining, stopped or crashed."""
-        return NAMES.get(self._row.state, self._row.state.value)
+        return self._row.status
 
     @property
     def config_json(self) -> str:

@@ -12,6 +12,8 @@ from trio_sandbox.state.owner import Owner
 
 LIVE = frozenset({State.CREATING, State.RUNNING, State.PAUSED, State.DRAINING, State.STOPPING})
 """States of a sandbox that somebody owns."""
+STATUS = {State.STOPPING: "draining"}
+"""States that go by another name in the API (API document, types)."""
 
 
 class Tenure(enum.Enum):
@@ -45,6 +47,11 @@ class SandboxRow:
     owner: Owner | None = None
     socket: str = ""
     labels: Mapping[str, str] = attrs.field(factory=dict)
+
+    @property
+    def status(self) -> str:
+        """Its state as the API tells it: creating, running, paused, draining, stopped or crashed."""
+        return STATUS.get(self.state, self.state.value)
 
     @property
     def is_live(self) -> bool:

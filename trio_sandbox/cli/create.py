@@ -1,0 +1,98 @@
+"""`trio-sandbox create`: a sandbox that stays, in a process of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from trio_sandbox.cli.options import environment, label_option, labels, machine_options, program_options
+
+if TYPE_CHECKING:
+    from trio_sandbox.pull_event import PullEvent
+
+
+@click.command()
+@click.argument("name")
+@click.option("--image", required=True, help="local/NAME, a folder with an OCI layout, or an OCI or Docker archive.")
+@machine_options
+@program_options
+@label_option
+@click.option("--hostname", default=None, help="Host name; the sandbox's name when not given.")
+@click.option("--shell", default=None, help="Path of the shell in the sandbox.  [default: /bin/sh]")
+@click.option("--idle-timeout", type=float, default=None, help="Seconds without programs after which it drains.")
+@click.option("--max-duration", type=float, default=None, help="Seconds of life after which it drains.")
+@click.option("--boot-timeout", type=float, default=None, help="Seconds for the start.  [default: 60]")
+@click.option("--listen", default=None, metavar="PATH", help="One more Unix socket for clients.")
+@click.option("--rm", is_flag=True, help="Remove it when it ends.")
+@click.option("--replace", is_flag=True, help="End and remove a sandbox that has the name.")
+@click.option("-q", "--quiet", is_flag=True, help="Do not tell how far the image is.")
+def create(
+    name: str,
+    cpus: int,
+    memory: int,
+    cold: bool,
+    env: Sequence[str],
+    label: Sequence[str],
+    rm: bool,
+    replace: bool,
+    quiet: bool,
+    **options: Any,
+) -> int:
+    """Create a sandbox, start it, and print its name. It goes on until it is stopped.
+
+    Environment, working directory and user are those of all its programs. `trio-sandbox exec NAME …` runs programs,
+    `stop` keeps its disk for `start`, `rm` removes it. Ctrl-C while it is created leaves nothing of it.
+    """
+    from trio_sandbox.cli.running import run_async
+
+    given = {
+        **options,
+        "cpus": cpus,
+        "memory": memory,
+        "env": environment(env),
+        "labels": labels(label),
+        "ephemeral": rm,
+        "warm": not cold,
+    }
+    return run_async(create_detached, name, given, replace, quiet)
+
+
+async def create_detached(name: str, options: Mapping[str, Any], replace: bool, quiet: bool) -> None:
+    """The whole of `create`."""
+    from trio_sandbox.client.sandbox import Sandbox
+
+    show = _ignore if quiet or not sys.stderr.isatty() else show_event
+    session = Sandbox.create_with_progress(name, detached=True, replace=replace, **options)
+    async with session:
+        async for event in session.progress:
+            show(event)
+        sandbox = await session.result()
+        await sandbox.detach()
+    click.echo(name)
+
+
+def show_event(event: PullEvent) -> None:
+    """What happens to the image, in the terminal's last line; the line is empty again when it is there."""
+    click.echo(f"\r\x1b[K{progress_line(event)}", err=True, nl=False)
+
+
+def progress_line(event: PullEvent) -> str:
+    """One event in words; nothing for the last."""
+    if event.event_type == "complete":
+        return ""
+    from trio_sandbox.cli.output import plain, size
+
+    words = event.event_type.replace("_", " ")
+    done = event.downloaded_bytes if event.downloaded_bytes is not None else event.bytes_read
+    if event.layer_index is not None:
+        words += f" {event.layer_index + 1}"
+    if done is not None:
+        words += f" {size(done)}" + (f" of {size(event.total_bytes)}" if event.total_bytes else "")
+    return f"image {plain(event.reference or '')}: {words} …"
+
+
+def _ignore(event: PullEvent) -> None:
+    """For those who do not look."""
