@@ -12,8 +12,10 @@ VARIABLE = "_TRIO_SANDBOX_COMPLETE"
 def completion(shell: str) -> None:
     """Print what makes SHELL complete commands, options and the names of sandboxes.
 
-    bash: eval "$(trio-sandbox completion bash)" in ~/.bashrc; zsh: the same in ~/.zshrc; fish: trio-sandbox completion
-    fish > ~/.config/fish/completions/trio-sandbox.fish
+    \b
+    bash  eval "$(trio-sandbox completion bash)"    in ~/.bashrc
+    zsh   eval "$(trio-sandbox completion zsh)"     in ~/.zshrc
+    fish  trio-sandbox completion fish > ~/.config/fish/completions/trio-sandbox.fish
     """
     from click.shell_completion import get_completion_class
 

@@ -7,7 +7,6 @@ import os
 import shutil
 import sys
 import time
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -63,7 +62,7 @@ def show_table(
 
 def plain(text: str) -> str:
     """Text of a guest or a stranger in one line, without what a terminal would obey."""
-    return "".join(char if unicodedata.category(char)[0] != "C" else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def _fitting(rows: Sequence[Sequence[str]], width: int | None) -> list[int]:
