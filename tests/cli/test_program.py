@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -11,6 +13,10 @@ import trio
 
 from trio_sandbox.cli import program as cli
 from trio_sandbox.errors import HostNotReadyError, SandboxNotRunningError
+from trio_sandbox.home import Home
+from trio_sandbox.lifecycle import State
+from trio_sandbox.state.places import store_of
+from trio_sandbox.state.rows import SandboxRow
 
 
 @pytest.fixture
@@ -38,7 +44,7 @@ READY = HostNotReadyError("kernel", "no guest kernel has been fetched")
         (None, 7, []),
         (READY, 1, [str(READY)]),
         (ExceptionGroup("", [READY, ExceptionGroup("", [SandboxNotRunningError("a"), READY])]), 1, [
-            str(READY), "sandbox 'a' is not running"]),
+            str(READY), "sandbox 'a' is not running; `trio-sandbox start a` starts it"]),
         (KeyboardInterrupt(), 130, ["interrupted"]),
         (BaseExceptionGroup("", [KeyboardInterrupt(), BaseExceptionGroup("", [KeyboardInterrupt()])]), 130,
             ["interrupted"]),
@@ -83,21 +89,49 @@ def test_debug_after_the_command_is_not_ours(failing: list[BaseException]) -> No
     assert cli.run(["setup", "--debug"]) == 2
 
 
-def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["nonsense"]) == 2
-    assert "No such command" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("word", "told"), [("nonsense", "No such command 'nonsense'.\n"), ("creat", "Did you mean 'create'?\n")]
+)
+def test_an_unknown_command(word: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([word]) == 2
+    assert capsys.readouterr().err.endswith(told)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["setup", "--help"]])
-def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
-    code = (
-        "import sys; from trio_sandbox.cli.program import run; status = run(sys.argv[1:]); "
-        "heavy = {'trio', 'anyio', 'rich', 'cattrs', 'msgpack', 'oras', 'asyncio'} & set(sys.modules); "
-        "sys.exit(f'imported {heavy}' if heavy else status)"
+def test_a_closed_pipe_is_what_sigpipe_would_be() -> None:
+    code = "import sys; from trio_sandbox.cli.program import run; sys.exit(run(['completion', 'fish']))"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+HEAVY = "{'trio', 'anyio', 'rich', 'cattrs', 'msgpack', 'oras', 'asyncio'} & set(sys.modules)"
+"""An expression: what was imported of what is heavy."""
+
+
+def run_watching_imports(script: str, home: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script that knows `run`; it fails when something heavy was imported."""
+    code = f"import sys; from trio_sandbox.cli.program import run\n{script}\nsys.exit(str({HEAVY} or ''))"
+    environment = {**os.environ, "TRIO_SANDBOX_HOME": str(home)}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    done = run_watching_imports(
+        "from trio_sandbox.cli.program import ALIASES, COMMANDS\n"
+        "for words in ([], *([name] for name in (*COMMANDS, *ALIASES))): assert run([*words, '--help']) == 0",
+        tmp_path,
     )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "Usage: trio-sandbox" in done.stdout
+    assert done.stderr.strip() == ""
+    assert done.stdout.count("Usage: trio-sandbox") == 1 + len(cli.COMMANDS) + len(cli.ALIASES)
+
+
+@pytest.mark.parametrize("words", [["ls"], ["ps", "-a", "--json"], ["inspect", "known"], ["completion", "zsh"]])
+def test_what_the_store_knows_needs_no_event_loop(words: list[str], tmp_path: Path) -> None:
+    store_of(Home(tmp_path)).add(SandboxRow("known", '{"name": "known", "image": "i"}', State.STOPPED, 1, 1))
+    done = run_watching_imports(f"assert run({words!r}) == 0", tmp_path)
+    assert done.stderr.strip() == ""
 
 
 def test_help_lists_every_command() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import attrs
 import click
 
-from trio_sandbox.cli.failures import CommandError
+from trio_sandbox.cli.failures import CommandError, telling_wrong_arguments
 from trio_sandbox.cli.options import (
     detach_keys_option,
     environment,
@@ -79,7 +79,8 @@ async def come_back(name: str, number: int | None, interactive: bool, detach_key
     async with await handle.connect() as sandbox:
         session = chosen(await sandbox.sessions(), number, name)
         if session.tty:
-            return int(await sandbox.attach(session.id, detach_keys=detach_keys))
+            with telling_wrong_arguments():
+                return int(await sandbox.attach(session.id, detach_keys=detach_keys))
         async with await sandbox.attach_session(session.id) as program:
             if not interactive:
                 program.take_stdin()

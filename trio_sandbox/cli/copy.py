@@ -96,8 +96,11 @@ def report(done: FsCopied, target: Place, quiet: bool) -> None:
     if not quiet and sys.stderr.isatty():
         tell(f"copied {done.entries} {'entry' if done.entries == 1 else 'entries'}, {size(done.size)}, to {target}")
     if done.skipped:
-        kinds = "symbolic links (--links brings them)" if target.name is None else "devices, FIFOs and sockets"
-        tell(f"left out {done.skipped} {kinds}")
+        many = "" if done.skipped == 1 else "s"
+        if target.name is None:
+            tell(f"left out {done.skipped} symbolic link{many}; --links brings them")
+        else:
+            tell(f"left out {done.skipped} special file{many} (devices, FIFOs, sockets)")
 
 
 async def into_guest(fs: SandboxFs, source: Place, destination: Place, user: str | None) -> Place:

@@ -6,6 +6,7 @@ import json
 
 import click
 
+from trio_sandbox.cli.failures import telling_wrong_arguments
 from trio_sandbox.cli.options import name_argument
 from trio_sandbox.cli.output import show_json_line
 
@@ -24,9 +25,12 @@ def events(name: str, event: str | None) -> int:
         from trio_sandbox.client.sandbox import Sandbox
 
         handle = await Sandbox.get(name)
-        async with await handle.connect() as sandbox, sandbox.events(event) as stream:
-            async for found in stream:
-                show_json_line({"name": found.name, "payload": found.payload, "dropped": found.dropped})
+        async with await handle.connect() as sandbox:
+            with telling_wrong_arguments():
+                subscription = sandbox.events(event)
+            async with subscription as stream:
+                async for found in stream:
+                    show_json_line({"name": found.name, "payload": found.payload, "dropped": found.dropped})
 
     return run_async(follow)
 
@@ -49,9 +53,7 @@ def emit(name: str, event: str, payload: str) -> int:
 
         handle = await Sandbox.get(name)
         async with await handle.connect() as sandbox:
-            try:
+            with telling_wrong_arguments():
                 click.echo(await sandbox.emit(event, value))
-            except ValueError as error:
-                raise click.UsageError(str(error)) from error
 
     return run_async(send)

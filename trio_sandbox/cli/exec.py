@@ -48,7 +48,7 @@ def exec_(
     program = Program(
         command,
         tty=tty,
-        stdin=interactive or is_piped(),
+        stdin=interactive or (is_piped() and not detach),
         timeout=timeout,
         env=environment(env),
         workdir=workdir,

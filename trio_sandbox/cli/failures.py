@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from trio_sandbox.errors import (
     HostNotReadyError,
     SandboxAlreadyExistsError,
@@ -16,6 +19,20 @@ from trio_sandbox.errors import (
 
 class CommandError(SandboxError):
     """What a command was asked for cannot be done, for a reason that only the command line knows."""
+
+
+@contextmanager
+def telling_wrong_arguments() -> Iterator[None]:
+    """For a call of the API whose arguments are a person's words: the ValueError that names a wrong one is no bug.
+
+    Raises CommandError instead.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if isinstance(error, SandboxError):
+            raise
+        raise CommandError(str(error)) from error
 
 
 def leaves(error: BaseException) -> list[BaseException]:
@@ -50,7 +67,7 @@ def _remedy(error: SandboxError) -> str:
         case SandboxAlreadyExistsError() | HostNotReadyError() | SandboxPausedError():
             return ""
         case SandboxStillRunningError(name=name):
-            return f"or `trio-sandbox rm -f {name}` does both"
+            return f"`trio-sandbox rm -f {name}` does both"
         case SandboxNotRunningError(name=name) if type(error) is SandboxNotRunningError:
             return f"`trio-sandbox start {name}` starts it"
         case SandboxCrashedError(name=name):

@@ -12,6 +12,7 @@ import attrs
 import click
 import trio
 
+from trio_sandbox.cli.failures import telling_wrong_arguments
 from trio_sandbox.cli.output import tell
 from trio_sandbox.cli.streams import EXIT_TIMEOUT, joined, on_terminals, status_of
 from trio_sandbox.client.options import Stdin
@@ -45,9 +46,10 @@ async def run_program(sandbox: Sandbox, program: Program) -> int:
         return await _on_our_terminal(sandbox, program)
     stdin = Stdin.pipe() if program.stdin else None
     cmd, *args = program.command
-    handle = await sandbox.exec_stream(
-        cmd, args, stdin=stdin, tty=program.tty, timeout=program.timeout, **program.surroundings
-    )
+    with telling_wrong_arguments():
+        handle = await sandbox.exec_stream(
+            cmd, args, stdin=stdin, tty=program.tty, timeout=program.timeout, **program.surroundings
+        )
     async with handle:
         return await joined(handle)
 
@@ -56,7 +58,8 @@ async def _on_our_terminal(sandbox: Sandbox, program: Program) -> int:
     cmd, *args = program.command
     with trio.move_on_after(float("inf") if program.timeout is None else program.timeout):
         try:
-            return int(await sandbox.attach(cmd, args, detach_keys=program.detach_keys, **program.surroundings))
+            with telling_wrong_arguments():
+                return int(await sandbox.attach(cmd, args, detach_keys=program.detach_keys, **program.surroundings))
         except ExecFailedError as error:
             return status_of(error)
     tell(f"the command was killed at its timeout of {program.timeout:g} s")
@@ -66,9 +69,11 @@ async def _on_our_terminal(sandbox: Sandbox, program: Program) -> int:
 async def leave_running(sandbox: Sandbox, program: Program) -> int:
     """Start it, and let it go on without us; prints the number of its session."""
     cmd, *args = program.command
-    handle = await sandbox.exec_stream(
-        cmd, args, tty=program.tty, timeout=program.timeout, detached=True, **program.surroundings
-    )
+    stdin = Stdin.pipe() if program.stdin else None
+    with telling_wrong_arguments():
+        handle = await sandbox.exec_stream(
+            cmd, args, stdin=stdin, tty=program.tty, timeout=program.timeout, detached=True, **program.surroundings
+        )
     async with handle:
         try:
             await handle.wait_until_started()
