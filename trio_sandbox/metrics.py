@@ -44,6 +44,7 @@ class Meter:
     _threads: tuple[int, ...] = ()
     _readings: deque[tuple[float, float]] = attrs.Factory(lambda: deque(maxlen=64))
     _memory: int | None = None
+    _was_paused: bool = False
 
     async def sample(self, *, paused: bool) -> MetricsSample:
         """The metrics now. paused: the guest cannot be asked; its memory is as it was.
@@ -53,6 +54,9 @@ class Meter:
         """
         if not self._threads:
             self._threads = tuple(cpu["thread-id"] for cpu in await self.machine.qmp.execute("query-cpus-fast"))
+        if paused is not self._was_paused:  # what came before says nothing of now
+            self._was_paused = paused
+            self._readings.clear()
         percent = await self._processor()
         disks = [disk["stats"] for disk in await self.machine.qmp.execute("query-blockstats")]
         if not paused:
@@ -78,7 +82,7 @@ class Meter:
             await trio.sleep(SHORTEST)
             earlier, now = [now], self._read()
         self._readings.append(now)
-        since = earlier[0]
+        since = earlier[-1]
         return max(0.0, 100 * (now[1] - since[1]) / (now[0] - since[0]))
 
     def _read(self) -> tuple[float, float]:
