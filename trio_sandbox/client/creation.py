@@ -4,8 +4,7 @@ The order of things, and what a cancellation at any of them leaves: the process 
 reports that it is ready, or why not; we connect, and say that we have it. Until then closing the leash makes the
 process undo whatever it has begun, and we wait until it has, for at most ABORT_TIMEOUT.
 
-asyncio can cancel a task within a shield (`Task.cancel`, `asyncio.timeout`), so nothing here depends on one: what was
-begun is known before anything is awaited, and letting go of it is the first thing that its undoing does.
+asyncio can cancel a task within an anyio shield (`Task.cancel`, `asyncio.timeout`): see `shielded.py`.
 """
 
 from __future__ import annotations
@@ -23,10 +22,11 @@ from trio_sandbox.client.connection import open_connection
 from trio_sandbox.client.ownership import Ownership
 from trio_sandbox.client.remote import CONNECT_TIMEOUT, RemoteControl
 from trio_sandbox.client.report import Report
+from trio_sandbox.client.shielded import shielded
 from trio_sandbox.config import SandboxConfig
 from trio_sandbox.errors import ConnectionLostError
 from trio_sandbox.home import Home
-from trio_sandbox.process.order import FREE, KEEP, Order
+from trio_sandbox.process.order import KEEP, Order
 from trio_sandbox.process.spawn import Spawned, fork_server
 from trio_sandbox.pull_event import PullEvent
 from trio_sandbox.state.rows import SandboxRow, Tenure
@@ -44,8 +44,7 @@ async def make_sandbox(config: SandboxConfig, home: Home, tenure: Tenure, *, det
     try:
         return await creation.taken_over()
     except BaseException:
-        with anyio.CancelScope(shield=True):  # ABORT_TIMEOUT
-            await creation.abort()
+        await shielded(creation.abort)  # noqa: ASYNC102 - it is
         raise
 
 
@@ -57,14 +56,26 @@ class Creation:
     _spawned: Spawned
     _report: Report
     _is_mine: bool = True
+    _is_off: bool = False
 
     @classmethod
     async def begin(cls, config: SandboxConfig, home: Home, tenure: Tenure, *, detached: bool) -> Creation:
-        """Have the process forked. Raises HostNotReadyError. Cancellation: it undoes itself."""
+        """Have the process forked. Raises HostNotReadyError. Cancellation: nothing is left."""
         if config.ephemeral and tenure is Tenure.NEW:
             tenure = Tenure.EPHEMERAL
         order = Order(config, home, tenure, detached)
-        spawned = await _spawned(order)
+        handover = _Handover(order.to_json())
+        try:
+            await shielded(handover.wait)  # milliseconds, but for the first start of the fork server: half a second
+        except BaseException:
+            if handover.spawned is not None:
+                await shielded(cls.of(order, handover.spawned).abort)  # noqa: ASYNC102 - it is
+            raise
+        assert handover.spawned is not None
+        return cls.of(order, handover.spawned)
+
+    @classmethod
+    def of(cls, order: Order, spawned: Spawned) -> Creation:
         return cls(order, spawned, Report(spawned.report))
 
     async def next_event(self) -> PullEvent | None:
@@ -79,7 +90,7 @@ class Creation:
         assert ready is not None
         control = await _connected(ready.addresses[0])
         control.home, control.ready = self.order.home, ready
-        self._say(FREE if self.order.detached else KEEP)
+        self._say(KEEP)
         self._is_mine = False
         control.ownership = Ownership(
             self.order.home, self.order.config.name, self._spawned.pid, self._spawned.leash, self._report
@@ -93,53 +104,36 @@ class Creation:
             pass
 
     async def abort(self) -> None:
-        """End the process, with all that it has begun. Harmless when it was taken over, or ended before."""
+        """End the process, with all that it has begun, for at most ABORT_TIMEOUT. Harmless when it was taken over, or
+        ended before. Can be begun again.
+        """
         if not self._is_mine:
             return
+        if not self._is_off:
+            self._is_off = True
+            os.close(self._spawned.leash)
+        with anyio.move_on_after(ABORT_TIMEOUT):
+            await self._report.ended()
         self._is_mine = False
-        os.close(self._spawned.leash)
-        try:
-            with anyio.move_on_after(ABORT_TIMEOUT):
-                await self._report.ended()
-        finally:
-            os.close(self._spawned.report)
+        os.close(self._spawned.report)
 
 
 class _Handover:
-    """Brings a process from the worker thread to the task that asked for it, which may have been cancelled."""
+    """Brings a process from the worker thread to the task that asked for it, whatever became of the task's wait."""
 
-    def __init__(self) -> None:
+    def __init__(self, order: str) -> None:
         self.spawned: Spawned | None = None
-        self._is_off = False
+        self._order = order
         self._lock = threading.Lock()
 
-    def run(self, order: str) -> None:
-        """In the worker thread."""
-        spawned = fork_server().spawn(order)
+    async def wait(self) -> None:
+        """Return when the process is forked. Can be begun again: there is one process."""
+        await anyio.to_thread.run_sync(self._fork)
+
+    def _fork(self) -> None:
         with self._lock:
-            if self._is_off:
-                spawned.close()
-            else:
-                self.spawned = spawned
-
-    def call_off(self) -> None:
-        """Nobody will ask for it: the process undoes itself."""
-        with self._lock:
-            self._is_off = True
-            if self.spawned is not None:
-                self.spawned.close()
-
-
-async def _spawned(order: Order) -> Spawned:
-    handover = _Handover()
-    try:
-        with anyio.CancelScope(shield=True):  # milliseconds, but for the first start of the fork server: half a second
-            await anyio.to_thread.run_sync(handover.run, order.to_json())
-    except BaseException:
-        handover.call_off()
-        raise
-    assert handover.spawned is not None
-    return handover.spawned
+            if self.spawned is None:
+                self.spawned = fork_server().spawn(self._order)
 
 
 async def _connected(address: str) -> RemoteControl:

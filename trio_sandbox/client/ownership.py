@@ -15,7 +15,7 @@ import attrs
 
 from trio_sandbox.client.report import Report
 from trio_sandbox.home import Home
-from trio_sandbox.process.order import FREE
+from trio_sandbox.process.order import DISCARD, FREE
 from trio_sandbox.state.places import note_kill
 
 PROCESS_TIMEOUT = 5.0
@@ -39,13 +39,19 @@ class Ownership:
     def set_free(self) -> None:
         """The sandbox goes on without this process. Harmless when it was set free before."""
         self.is_held = False
-        if self.leash is None:
-            return
-        try:
-            os.write(self.leash, FREE)
-        except BrokenPipeError:  # it has ended
-            pass
+        self._say(FREE)
         self._let_go()
+
+    def discard(self) -> None:
+        """Have the sandbox killed and forgotten; `ended` waits for it. Harmless when it has ended."""
+        self._say(DISCARD)
+
+    def _say(self, word: bytes) -> None:
+        if self.leash is not None:
+            try:
+                os.write(self.leash, word)
+            except BrokenPipeError:  # it has ended
+                pass
 
     async def ended(self) -> None:
         """Wait for the end of the sandbox's process, which has been asked for, and kill it when it does not come; then

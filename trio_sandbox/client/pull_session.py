@@ -6,9 +6,8 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import anyio
-
 from trio_sandbox.client.creation import Creation
+from trio_sandbox.client.shielded import shielded
 from trio_sandbox.pull_event import PullEvent
 
 if TYPE_CHECKING:
@@ -57,8 +56,7 @@ class PullSession:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         creation, self._is_over = self.running(), True
-        with anyio.CancelScope(shield=True):  # bounded by ABORT_TIMEOUT
-            await creation.abort()
+        await shielded(creation.abort)  # noqa: ASYNC102 - it is
 
 
 class PullProgress:

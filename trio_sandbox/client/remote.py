@@ -204,12 +204,13 @@ class RemoteControl:
         await self.connection.aclose()
 
     async def leave(self) -> None:
-        """The end of the handle's block: the owner kills and removes, any other lets go."""
+        """The end of the handle's block: the owner kills and removes, any other lets go. Can be begun again."""
         if not self.owns_lifecycle or self.ownership is None:
             await self.release()
             return
-        await self.kill()
+        self.ownership.discard()
         await self.connection.aclose()
+        await self.ownership.ended()
         await self.remove()
 
     async def remove(self) -> None:

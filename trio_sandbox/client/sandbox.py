@@ -17,6 +17,7 @@ from trio_sandbox.client.handle import SandboxHandle
 from trio_sandbox.client.metrics import MetricsStream, SandboxMetrics
 from trio_sandbox.client.pull_session import PullSession
 from trio_sandbox.client.remote import RemoteControl
+from trio_sandbox.client.shielded import shielded
 from trio_sandbox.config import SandboxConfig, flag_problem, grace_problem
 from trio_sandbox.errors import InvalidConfigError, SandboxNotFoundError
 from trio_sandbox.home import Home
@@ -267,8 +268,7 @@ class Sandbox(GuestCalls):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with anyio.CancelScope(shield=True):  # bounded by KILL_TIMEOUT
-            await self._control.leave()
+        await shielded(self._control.leave)  # noqa: ASYNC102 - it is, and bounded by PROCESS_TIMEOUT
 
     def __del__(self) -> None:
         if self._control.must_be_ended:

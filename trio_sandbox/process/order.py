@@ -2,8 +2,8 @@
 
 Over the *report* pipe the process says lines of JSON, each an object with one key: `pull` (a PullEvent) any number of
 times, then `ready` or `error`, and nothing after that; the end of the pipe is the end of the process. Over the *leash*
-its creator says single bytes: KEEP, FREE. A leash that ends before either means that the creation is off, and nothing
-of the sandbox stays; one that ends after KEEP, that the creator is gone.
+its creator says single bytes, KEEP first. A leash that ends before that means that the creation is off, and nothing of
+the sandbox stays; one that ends later, that the creator is gone.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from trio_sandbox.home import Home
 from trio_sandbox.state.rows import Tenure
 
 KEEP = b"k"
-"""The creator has the sandbox; it ends with its creator."""
+"""The creator has the sandbox. If it is not detached, it stops when the creator goes."""
 FREE = b"f"
-"""The sandbox goes on without its creator."""
+"""The sandbox goes on without its creator, which says nothing more."""
+DISCARD = b"d"
+"""Kill the sandbox, and forget it."""
 
 
 @attrs.frozen
 class Order:
-    """What is asked of a sandbox process. `detached`: what its row says of its owner."""
+    """What is asked of a sandbox process. `detached`: it goes on when its creator is gone."""
 
     config: SandboxConfig
     home: Home

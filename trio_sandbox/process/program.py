@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from trio_sandbox.lifecycle import EndReason
-from trio_sandbox.process.order import FREE, Order, Ready
+from trio_sandbox.process.order import DISCARD, FREE, Order, Ready
 from trio_sandbox.process.plain_errors import to_plain
 from trio_sandbox.pull_event import PullEvent
 from trio_sandbox.runtime import Runtime
@@ -31,7 +31,7 @@ def run(creator: int, payload: int, report: int, leash: int) -> int:
     with open(payload, encoding="utf-8") as file:
         order = Order.from_json(file.read())
     _leave_terminal()
-    creation = _Creation(report, leash, creator)
+    creation = _Creation(report, leash, creator, order.detached)
     try:
         trio.run(_main, order, creation)
     except BaseException as error:  # noqa: ASYNC103 - not in Trio any more: the process ends next
@@ -84,12 +84,14 @@ async def _serve(order: Order, creation: _Creation) -> None:
 class _Creation:
     """The two pipes to the creator, and what has become of the creation.
 
-    is_over: the sandbox is ready, and nothing more is said. is_kept: the creator has it.
+    detached: the sandbox outlives the creator. is_over: the sandbox is ready, and nothing more is said. is_kept: the
+    creator has it, and it stays after its end.
     """
 
     report: int
     leash: int
     creator: int
+    detached: bool
     is_over: bool = False
     is_kept: bool = False
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
@@ -122,7 +124,7 @@ class _Creation:
     # -- what is heard
 
     async def watch(self) -> None:
-        """Return when the sandbox was set free. When the creator goes before that, the sandbox stops, or never was."""
+        """Return when the creator has nothing more to say. Before that, its going ends an attached sandbox."""
         os.set_blocking(self.leash, False)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_process, nursery.cancel_scope)
@@ -142,8 +144,10 @@ class _Creation:
             if not heard:
                 self._gone()
                 return True
-            self.is_kept = True
-            if heard == FREE:
+            self.is_kept = heard != DISCARD
+            if heard == DISCARD:
+                self._end(EndReason.KILLED)
+            if heard in (FREE, DISCARD):
                 return True
 
     async def _watch_process(self, scope: trio.CancelScope) -> None:
@@ -163,5 +167,9 @@ class _Creation:
     def _gone(self) -> None:
         if self.runtime is None or not self.is_kept:
             self.scope.cancel(reason="whoever asked for the sandbox has gone")
-        elif self.runtime.life is not None:
-            self.runtime.life.end(EndReason.PARENT_GONE, PARENT_GONE_TIMEOUT)
+        elif not self.detached:
+            self._end(EndReason.PARENT_GONE, PARENT_GONE_TIMEOUT)
+
+    def _end(self, reason: EndReason, timeout: float = 0.0) -> None:
+        if self.runtime is not None and self.runtime.life is not None:
+            self.runtime.life.end(reason, timeout)

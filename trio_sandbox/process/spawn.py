@@ -34,11 +34,6 @@ class Spawned:
     report: int
     leash: int
 
-    def close(self) -> None:
-        """Call it off: the process undoes what it has begun."""
-        os.close(self.leash)
-        os.close(self.report)
-
 
 class ForkServer:
     """The fork server of this process. Not usable after a fork: see `fork_server`."""
