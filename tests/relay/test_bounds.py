@@ -5,20 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import trio
 from trio.testing import MockClock
 
-from trio_sandbox.errors import SandboxNotRunningError
 from trio_sandbox.relay import connection as connection_module
 from trio_sandbox.relay import link as link_module
 from trio_sandbox.relay.admission import CLIENT_LIMIT
 from trio_sandbox.relay.budget import CLIENT_BYTES, CLIENT_SESSIONS
-from trio_sandbox.relay.connection import JOIN_TIMEOUT, PINGS_LIMIT
+from trio_sandbox.relay.connection import PINGS_LIMIT
 from trio_sandbox.relay.credit import WINDOW
 from trio_sandbox.relay.frames import MAX_BODY, FrameType
 from trio_sandbox.relay.link import CONTROL_LIMIT
-from trio_sandbox.relay.messages import Attach, Emit, Ended, Exec, Failed, Join, Request, Signal
-from trio_sandbox.relay.states import SideState
+from trio_sandbox.relay.messages import Attach, Emit, Exec, Failed, Signal
 from trio_sandbox.relay.survivors import REPLAY_BYTES
 
 from .crowd import Client, World, settle, world
@@ -200,67 +197,6 @@ async def test_output_byte_by_byte_costs_a_stalled_client_no_more_than_its_bytes
         await settle()
         outgoing = w.connection(client).mux._outgoing
         assert sum(len(queue) for queue in outgoing._bulk.values()) <= 10_000 // 4096 + 2
-
-
-async def ask(world: World, op: str) -> Client:
-    client = world.connect()
-    client.mux.send_message(Join((1,), True, 0))
-    await client.flush()
-    await settle()
-    if op and client.welcome is not None:
-        client.mux.send_message(Request(op))
-        await client.flush()
-        await settle()
-    return client
-
-
-async def test_control_connections_take_no_channel_and_four_are_served_at_once() -> None:
-    async with world() as w:
-        for _ in range(CLIENT_LIMIT - 1):
-            await w.joined()
-        asked = await ask(w, "status")
-        assert asked.answer is not None and asked.answer.state == "status"
-        silent = [await ask(w, "") for _ in range(4)]
-        fifth = await ask(w, "stop")
-        assert fifth.busy is not None and (fifth.busy.what, fifth.busy.limit) == ("controls", 4)
-        await trio.sleep(JOIN_TIMEOUT + 1)
-        assert all(client.closed.is_set() for client in silent), "one that asks nothing keeps its place"
-        assert (await ask(w, "stop")).answer is not None
-
-
-async def test_the_end_reaches_everyone_whatever_the_console_says() -> None:
-    async with world() as w:
-        client = await w.joined()
-        control = await ask(w, "")
-        w.relay.end(Ended("crashed", "vmm-exited", 1, "\ufffd" * 32_768))
-        await settle()
-        assert client.mux.state is SideState.CLOSED
-        control.mux.send_message(Request("stop"))
-        await control.flush()
-        await settle()
-        assert control.answer is not None
-
-
-async def test_an_environment_too_large_for_a_frame_costs_the_connection_alone() -> None:
-    async with world() as w:
-        small, w.facts.env = w.facts.env, {"A": "x" * MAX_BODY}
-        client = w.connect()
-        await client.join()
-        await client.closed.wait()
-        w.facts.env = small
-        assert (await w.joined()).welcome is not None
-
-
-async def test_pings_are_not_answered_for_a_machine_that_is_gone() -> None:
-    async with world() as w:
-        client = await w.joined()
-        w.agent.stop_reading()
-        client.mux.send_ping(FrameType.PING, b"x")
-        await client.flush()
-        await settle()
-        w.link.fail(lambda: SandboxNotRunningError("box"))
-        await settle()
-        assert client.pongs == 0
 
 
 async def test_more_clients_than_places_are_told_so() -> None:

@@ -41,5 +41,11 @@ def test_all_sessions_at_their_largest_fit() -> None:
     assert sum(grant.window + grant.stdin_window for grant in grants) <= CLIENT_BYTES
 
 
+def test_many_sessions_share_what_is_left_over() -> None:
+    budget = WindowBudget()
+    windows = [budget.grant(WINDOW, 0).window for _ in range(10)]
+    assert min(windows) > 4 * MIN_WINDOW
+
+
 def test_a_lone_session_is_fast() -> None:
     assert WindowBudget().grant(WINDOW, 0).window == WINDOW

@@ -12,7 +12,7 @@ from trio_sandbox.errors import RemoteProtocolError, SandboxNotRunningError
 from trio_sandbox.relay.credit import WINDOW
 from trio_sandbox.relay.events import DataReceived, MessageReceived
 from trio_sandbox.relay.frames import MAX_BODY, Frame, FrameType, Role, encode
-from trio_sandbox.relay.link import AgentLink, LinkLost, Session
+from trio_sandbox.relay.link import FORGIVEN, AgentLink, LinkLost, Session
 from trio_sandbox.relay.messages import ErrorReport, Exec, Ready, Started, StdinClosed
 from trio_sandbox.relay.states import SideState
 from trio_sandbox.service import service
@@ -169,3 +169,14 @@ async def test_what_a_full_socket_does_not_take_at_once_follows_in_order() -> No
         assert got == data
     await guest.stream.aclose()
     near.close()
+
+
+@pytest.mark.parametrize("code", sorted(FORGIVEN))
+async def test_a_refusal_that_concerns_one_session_does_not_end_the_machine(code: str) -> None:
+    async with linked() as (link, guest):
+        session = open_session(link, REQUEST)
+        await start(session, guest)
+        await guest.say(ErrorReport(code, "not that one"), session.id)
+        await guest.output(session.id, b"still here")
+        event = await session.receive()
+        assert isinstance(event, DataReceived) and event.data == b"still here"
