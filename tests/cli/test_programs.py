@@ -111,11 +111,13 @@ async def test_a_reader_that_goes_away_is_141(box: Sandbox, tmp_path: Path) -> N
 async def test_a_signal_ends_the_program_too(box: Sandbox, tmp_path: Path, number: signal.Signals) -> None:
     reading, writing = os.pipe()
     argv = [*PROGRAM, "exec", "box", "ask"]
-    process = await trio.lowlevel.open_process(argv, env=environment(tmp_path), stdout=writing)
+    process = await trio.lowlevel.open_process(argv, env=environment(tmp_path), stdin=subprocess.PIPE, stdout=writing)
     os.close(writing)
     await trio.lowlevel.wait_readable(reading)
     process.send_signal(number)
     assert await process.wait() == 128 + number
+    assert process.stdin is not None
+    await process.stdin.aclose()
     os.close(reading)
 
 

@@ -34,17 +34,6 @@ async def created(name: str, *options: str) -> AsyncIterator[str]:
                 await run("rm", "-f", name)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def first_creation(first_use: None) -> None:
-    """The template of sandboxes that stay is made with the first, and is no leak either."""
-
-    async def use() -> None:
-        async with created("cli-first"):
-            pass
-
-    trio.run(use)
-
-
 async def status_of(name: str) -> str:
     """As `inspect` tells it."""
     (found,) = json.loads(await said("inspect", name))
