@@ -1,4 +1,4 @@
-"""Write `docs/cli.md` from the help of the commands: `python scripts/cli_reference.py`. A test checks that it is current."""
+"""Write `docs/cli.md` from the help of the commands. A test checks that it is current."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SETTINGS: dict[str, Any] = {
 }
 HEAD = """# The command line
 
-`trio-sandbox`, or `python -m trio_sandbox`. This page is made from the commands' own help by `scripts/cli_reference.py`.
+`trio-sandbox`, or `python -m trio_sandbox`. This page is made of the commands' help by `scripts/cli_reference.py`.
 """
 
 
