@@ -5,6 +5,7 @@ The layers, each importing only those above it in this list:
     errors, home, files, locks       what goes wrong; where things are; files and locks that leave nothing behind
     convert, config, lifecycle       plain data to classes; what is asked for; what may follow what
     service, exclusive, tools        tasks that end in order; one maker at a time; system programs
+    logs                             what was printed and what became of a sandbox, on disk
     relay                            frames, credit, sessions (sans-IO); the agent stream, and its clients, on Trio
     vm                               QEMU: command line, monitor, console, supervision
     state                            the store: sandboxes and their runs, across processes
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from trio_sandbox.client.fs_types import FsMetadata as FsMetadata
     from trio_sandbox.client.handle import SandboxHandle as SandboxHandle
     from trio_sandbox.client.handle import SandboxInfo as SandboxInfo
+    from trio_sandbox.client.logs import LogStream as LogStream
     from trio_sandbox.client.metrics import MetricsStream as MetricsStream
     from trio_sandbox.client.metrics import SandboxMetrics as SandboxMetrics
     from trio_sandbox.client.options import Stdin as Stdin
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from trio_sandbox.client.sandbox import PingResult as PingResult
     from trio_sandbox.client.sandbox import Sandbox as Sandbox
     from trio_sandbox.client.terminal import Terminal as Terminal
+    from trio_sandbox.config import LogLevel as LogLevel
     from trio_sandbox.config import PullPolicy as PullPolicy
     from trio_sandbox.config import SandboxConfig as SandboxConfig
     from trio_sandbox.config import WebSocketAddress as WebSocketAddress
@@ -73,6 +76,7 @@ if TYPE_CHECKING:
     from trio_sandbox.errors import InvalidConfigError as InvalidConfigError
     from trio_sandbox.errors import InvalidImageError as InvalidImageError
     from trio_sandbox.errors import LocalProtocolError as LocalProtocolError
+    from trio_sandbox.errors import MissedLogsError as MissedLogsError
     from trio_sandbox.errors import PathNotFoundError as PathNotFoundError
     from trio_sandbox.errors import ProtocolError as ProtocolError
     from trio_sandbox.errors import RemoteProtocolError as RemoteProtocolError
@@ -90,6 +94,8 @@ if TYPE_CHECKING:
     from trio_sandbox.home import Home as Home
     from trio_sandbox.lifecycle import EndReason as EndReason
     from trio_sandbox.lifecycle import State as State
+    from trio_sandbox.logs.entry import LogEntry as LogEntry
+    from trio_sandbox.logs.entry import LogSource as LogSource
     from trio_sandbox.pull_event import PullEvent as PullEvent
     from trio_sandbox.relay.messages import SessionInfo as SessionInfo
     from trio_sandbox.sandbox import open_sandbox as open_sandbox
@@ -102,6 +108,7 @@ _HOMES = {
     "trio_sandbox.client.fs_streams": ("FsEntryStream", "FsReadStream", "FsWriteSink"),
     "trio_sandbox.client.fs_types": ("FsCopied", "FsEntry", "FsEntryKind", "FsMetadata"),
     "trio_sandbox.client.handle": ("SandboxHandle", "SandboxInfo"),
+    "trio_sandbox.client.logs": ("LogStream",),
     "trio_sandbox.client.metrics": ("MetricsStream", "SandboxMetrics"),
     "trio_sandbox.client.options": ("Stdin",),
     "trio_sandbox.client.outcome": ("ExecEvent", "ExecEventType", "ExecOutput", "ExitStatus", "ResourceUsage"),
@@ -111,7 +118,7 @@ _HOMES = {
     "trio_sandbox.client.rlimits": ("Rlimit", "RlimitResource"),
     "trio_sandbox.client.sandbox": ("PingResult", "Sandbox"),
     "trio_sandbox.client.terminal": ("Terminal",),
-    "trio_sandbox.config": ("PullPolicy", "SandboxConfig", "WebSocketAddress"),
+    "trio_sandbox.config": ("LogLevel", "PullPolicy", "SandboxConfig", "WebSocketAddress"),
     "trio_sandbox.errors": (
         "BootError",
         "ClientLimitError",
@@ -127,6 +134,7 @@ _HOMES = {
         "InvalidConfigError",
         "InvalidImageError",
         "LocalProtocolError",
+        "MissedLogsError",
         "PathNotFoundError",
         "ProtocolError",
         "RemoteProtocolError",
@@ -144,6 +152,7 @@ _HOMES = {
     ),
     "trio_sandbox.home": ("Home",),
     "trio_sandbox.lifecycle": ("EndReason", "State"),
+    "trio_sandbox.logs.entry": ("LogEntry", "LogSource"),
     "trio_sandbox.pull_event": ("PullEvent",),
     "trio_sandbox.relay.messages": ("SessionInfo",),
     "trio_sandbox.sandbox": ("open_sandbox",),

@@ -42,6 +42,16 @@ class PullPolicy(enum.StrEnum):
     NEVER = "never"
 
 
+class LogLevel(enum.StrEnum):
+    """How much goes into runtime.log."""
+
+    TRACE = "trace"
+    DEBUG = "debug"
+    INFO = "info"
+    WARN = "warn"
+    ERROR = "error"
+
+
 PLANNED: dict[str, str] = {
     "snapshot": "boot from image= instead",
     "from_snapshot": "boot from image= instead",
@@ -50,8 +60,6 @@ PLANNED: dict[str, str] = {
     "replace": "end the old sandbox first",
     "replace_with_timeout": "end the old sandbox first",
     "scripts": "pass the script to shell()",
-    "log_level": "configure the logger 'trio_sandbox'",
-    "quiet_logs": "configure the logger 'trio_sandbox'",
     "registry_auth": "use a local image, a layout folder or an archive",
     "volumes": "send data through stdin",
     "patches": "change files with shell()",
@@ -97,6 +105,10 @@ def _policy(value: Any) -> Any:
     return PullPolicy(value) if isinstance(value, str) and value in list(PullPolicy) else value
 
 
+def _level(value: Any) -> Any:
+    return LogLevel(value) if isinstance(value, str) and value in list(LogLevel) else value
+
+
 @attrs.frozen(kw_only=True)
 class SandboxConfig:
     """A valid sandbox configuration: building one checks it, boots nothing, and raises InvalidConfigError with every
@@ -124,6 +136,8 @@ class SandboxConfig:
     ephemeral: bool = False
     listen: str | os.PathLike[str] | None = attrs.field(default=None, converter=_path_text)
     websocket: WebSocketAddress | None = None
+    log_level: LogLevel | None = attrs.field(default=None, converter=_level)
+    quiet_logs: bool = False
 
     def __attrs_post_init__(self) -> None:
         values = {field.name: getattr(self, field.name) for field in attrs.fields(type(self)) if field.name != "name"}
@@ -284,8 +298,10 @@ def _websocket(value: object) -> str | None:
     return None
 
 
-def _pull_policy(value: object) -> str | None:
-    return None if value in list(PullPolicy) else f"{value!r} is not one of {', '.join(PullPolicy)}"
+def _one_of(value: object, kind: type[enum.StrEnum]) -> str | None:
+    if not isinstance(value, str):
+        return f"must be str, not {type(value).__name__}"
+    return None if value in list(kind) else f"{value!r} is not one of {', '.join(kind)}"
 
 
 def env_problem(value: object) -> str | None:
@@ -309,7 +325,7 @@ CHECKS = {
     "hostname": _hostname,
     "user": lambda value: _text(value, 256),
     "env": env_problem,
-    "pull_policy": _pull_policy,
+    "pull_policy": lambda value: _one_of(value, PullPolicy),
     "boot_timeout": _seconds,
     "warm": flag_problem,
     "max_duration": _seconds,
@@ -318,4 +334,6 @@ CHECKS = {
     "ephemeral": flag_problem,
     "listen": _socket_path,
     "websocket": _websocket,
+    "log_level": lambda value: _one_of(value, LogLevel),
+    "quiet_logs": flag_problem,
 }

@@ -15,8 +15,7 @@
     ├── ExecFailedError               the command never started
     ├── ExecTimeoutError              the command was killed at its `timeout=`
     ├── TerminalError                 attaching needs a terminal, and there is none
-
-
+    ├── MissedLogsError               log entries were removed before they were read
     ├── FilesystemError               the guest refused an operation on a file
     │   └── PathNotFoundError         because there is no such file
     ├── ImageError
@@ -259,6 +258,21 @@ class StorageError(SandboxError):
         self.path = path
         self.errno = errno
         super().__init__(f"{path}: {message}")
+
+
+class MissedLogsError(SandboxError):
+    """Log entries were removed to make room for new ones before they were read.
+
+    `cursor`: of the last entry before the gap. `resume_cursor`: reading goes on after it with the oldest entry that is
+    left. A stream that raised this goes on there by itself when it is asked again.
+    """
+
+    def __init__(self, cursor: str, resume_cursor: str) -> None:
+        self.cursor = cursor
+        self.resume_cursor = resume_cursor
+        super().__init__(
+            "log entries were removed before they were read; read on to go on with the oldest that is left"
+        )
 
 
 class ConnectionLostError(SandboxError):

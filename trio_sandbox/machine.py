@@ -39,6 +39,7 @@ from trio_sandbox.relay.link import AgentLink, LinkLost
 from trio_sandbox.relay.messages import BootFailed, Clock, Configure, Hello, Identify
 from trio_sandbox.service import service
 from trio_sandbox.vm.command import Disk, MachineSpec, Memory, Port, qemu_argv
+from trio_sandbox.vm.console import Record
 from trio_sandbox.vm.running import RunningMachine
 from trio_sandbox.vm.stub import kernel_stub
 from trio_sandbox.vm.supervise import Machine, Sockets, supervise_vmm
@@ -82,6 +83,8 @@ class MachinePlan:
     """Called with the descriptor of a disk that was made new, before the machine writes to it."""
     mark: Callable[[str], None] = attrs.field(default=lambda stage: None, eq=False)
     ports: tuple[Port, ...] = ()
+    record: Record | None = attrs.field(default=None, eq=False)
+    """Is shown what the guest prints on its console."""
 
     @property
     def blank(self) -> bool:
@@ -176,7 +179,7 @@ async def _booted(
 ) -> AsyncIterator[tuple[Machine, AgentLink]]:
     """A machine whose kernel boots, up to the agent's first sign."""
     sign_timeout = min(SIGN_TIMEOUT, plan.config.boot_timeout / 2)
-    async with service(supervise_vmm, build, host_program_path(), None, sign_timeout) as machine:
+    async with service(supervise_vmm, build, host_program_path(), plan.record, sign_timeout) as machine:
         link = AgentLink(machine.agent)
         async with service(link.serve, name="agent link"):
             yield machine, link
@@ -190,7 +193,7 @@ async def _serve_clone(
         with _disk_of_clone(plan, template) as upper:
             plan.mark("disks")
             build = lambda sockets: plan.clone_spec(sockets, upper, template)  # noqa: E731 - a builder in passing
-            async with service(supervise_vmm, build, host_program_path(), None, CLONE_TIMEOUT) as machine:
+            async with service(supervise_vmm, build, host_program_path(), plan.record, CLONE_TIMEOUT) as machine:
                 plan.mark("spawned")
                 link = AgentLink(machine.agent, greeted=True)
                 async with service(link.serve, name="agent link"):
@@ -307,7 +310,7 @@ async def build_template(plan: MachinePlan, key: str) -> None:
     Raises what a boot raises, and StorageError. Cancellation: the machine is killed and nothing is left.
     """
     store, folder = _store(plan.home), plan.home.folder("templates")
-    plan = attrs.evolve(plan, config=attrs.evolve(plan.config, name="template"), mark=lambda stage: None)
+    plan = attrs.evolve(plan, config=attrs.evolve(plan.config, name="template"), mark=lambda stage: None, record=None)
     _require_room(folder, (plan.config.memory << 20) + SPARE_ROOM)
     with ExitStack() as stack:
         files = {part: stack.enter_context(closing_descriptor(anonymous_file(folder))) for part in ("ram", "state")}

@@ -26,6 +26,8 @@ from trio_sandbox.errors import (
 from trio_sandbox.image.rootfs import ImageConfig
 from trio_sandbox.life import Life
 from trio_sandbox.lifecycle import CRASHES, End, EndReason, Lifecycle, State, end_of_machine
+from trio_sandbox.logs.places import found_logs, logs_of
+from trio_sandbox.logs.recorder import Recorder
 from trio_sandbox.metrics import Meter
 from trio_sandbox.relay.events import Opener
 from trio_sandbox.relay.frames import PROTOCOL_VERSION
@@ -33,6 +35,7 @@ from trio_sandbox.relay.link import AgentLink, LinkLost, Session
 from trio_sandbox.relay.messages import Answer, Ended, MetricsSample, Request, SessionInfo, Shutdown, Welcome
 from trio_sandbox.relay.relay import Listener, Relay
 from trio_sandbox.relay.unix_listener import UnixListener
+from trio_sandbox.state.owner import boot_id
 from trio_sandbox.state.record import Record
 from trio_sandbox.vm.qmp import QmpClosed, QmpError
 from trio_sandbox.vm.running import RunningMachine
@@ -58,6 +61,7 @@ class Runtime:
     life: Life | None = None
     """From ready on."""
     record: Record | None = None
+    logs: Recorder | None = None
     _meter: Meter | None = None
     _began: float = attrs.Factory(time.monotonic)
     end: End | None = None
@@ -93,6 +97,16 @@ class Runtime:
     def console(self) -> str:
         """The end of the guest's console."""
         return self.machine.console.tail() if self.machine is not None else ""
+
+    @property
+    def logs_folder(self) -> Path:
+        """Where its logs are."""
+        assert self.record is not None
+        return logs_of(self.record.folder)
+
+    def find_logs(self) -> Path:
+        """The same, while it is there. Raises SandboxNotFoundError."""
+        return found_logs(self.logs_folder.parent, self.name)
 
     @property
     def base_env(self) -> dict[str, str]:
@@ -244,9 +258,22 @@ class Runtime:
     def begin(self, machine: RunningMachine, link: AgentLink) -> Life:
         """The agent is ready."""
         self.machine, self.link = machine, link
+        if self.logs is not None and not self.logs.quiet:
+            link.tap = self.logs.output
         self.life = Life(self.config, self.lifecycle, machine, link)
         self.relay.begin(link)
         return self.life
+
+    def entered(self, state: State) -> None:
+        """The lifecycle entered a state: it is written down and logged."""
+        assert self.record is not None and self.logs is not None
+        self.record.entered(state)
+        self.logs.entered(state)
+
+    @property
+    def stages(self) -> str:
+        """How long each stage of the start took."""
+        return ", ".join(f"{stage} {seconds * 1000:.0f} ms" for stage, seconds in self.timings.items())
 
     async def power_off(self) -> None:
         """Ask the agent for a power-off and wait for it, for as long as was granted. Cancellation: the machine is
@@ -313,6 +340,8 @@ class Runtime:
             workdir=self.default_workdir,
             user=self.default_user,
             shell=self.config.shell,
+            host=boot_id(),
+            logs=os.fspath(self.logs_folder),
         )
 
     async def answer(self, request: Request) -> Answer:

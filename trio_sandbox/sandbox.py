@@ -8,6 +8,7 @@ killed at once.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -27,6 +28,7 @@ from trio_sandbox.image.pinned import pin, pinned
 from trio_sandbox.image.rootfs import RootFilesystem, prepare_rootfs
 from trio_sandbox.life import STOP_TIMEOUT
 from trio_sandbox.lifecycle import End, State
+from trio_sandbox.logs.recorder import recorded_logs
 from trio_sandbox.machine import MachinePlan, closing_descriptor, serve_machine
 from trio_sandbox.names import reserved_name
 from trio_sandbox.pull_event import OnPull, ignore
@@ -36,6 +38,8 @@ from trio_sandbox.state.places import disk_of, is_live
 from trio_sandbox.state.record import Record, recorded
 from trio_sandbox.state.rows import Tenure
 from trio_sandbox.vm.command import Port
+
+log = logging.getLogger("trio_sandbox.sandbox")
 
 
 async def serve_sandbox(
@@ -80,13 +84,16 @@ async def claimed(
     detached: bool = False,
     is_kept: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[None]:
-    """The name, and the record from CREATING on. Raises SandboxAlreadyExistsError and what `recorded` raises."""
+    """The name, the record and the logs, from CREATING on. Raises SandboxAlreadyExistsError and what `recorded` raises."""
     config = runtime.config
     async with reserved_name(home, config.name, partial(is_live, home, config.name)):
         with runtime.lifecycle.within(State.CREATING):
             async with recorded(config, home, tenure, detached=detached, is_kept=is_kept) as record:
-                runtime.record, runtime.lifecycle.on_enter = record, record.entered
-                yield
+                async with recorded_logs(record.folder, config) as logs:
+                    logs.mark("started again" if tenure is Tenure.KNOWN else "created")
+                    runtime.record, runtime.logs = record, logs
+                    runtime.lifecycle.on_enter = runtime.entered
+                    yield
 
 
 @asynccontextmanager
@@ -94,8 +101,8 @@ async def _planned(
     runtime: Runtime, home: Home, tenure: Tenure, ports: tuple[Port, ...], on_pull: OnPull
 ) -> AsyncIterator[MachinePlan]:
     """What the machine is made of: programs of the host, image, disks."""
-    record, mark = runtime.record, runtime.mark
-    assert record is not None
+    record, logs, mark = runtime.record, runtime.logs, runtime.mark
+    assert record is not None and logs is not None
     assets = await host_assets(home)
     mark("assets")
     if tenure is Tenure.KNOWN:
@@ -105,7 +112,7 @@ async def _planned(
     runtime.image = rootfs.config
     mark("image")
     with closing_descriptor(os.open(rootfs.path, os.O_RDONLY | os.O_CLOEXEC)) as base:
-        plan = MachinePlan(runtime.config, home, assets, rootfs, base, ports=ports, mark=mark)
+        plan = MachinePlan(runtime.config, home, assets, rootfs, base, ports=ports, mark=mark, record=logs.console)
         with _with_disk(plan, record) as plan:
             yield plan
 
@@ -129,6 +136,7 @@ async def run_machine(
                 if runtime.record is not None:
                     await runtime.record.ready(chain_id, next(iter(runtime.addresses), ""))
                 runtime.mark("ready")
+                log.info("%s is ready: %s", runtime.name, runtime.stages)
                 with runtime.lifecycle.within(State.RUNNING):
                     task_status.started(runtime)
                 await life.run()
@@ -148,6 +156,8 @@ async def run_machine(
 async def _finish(runtime: Runtime, error: BaseException | None) -> None:
     """The machine is gone: write down how, tell everyone, and give those who asked for it a moment to hear it."""
     end = runtime.find_end(error)
+    if runtime.logs is not None:
+        runtime.logs.ended(end)
     if runtime.record is not None:
         await runtime.record.ended(end)
     runtime.finish(end)
@@ -192,9 +202,11 @@ async def open_sandbox(
     one template share the layout of their kernels' address space, which False avoids at the price of a boot.
     listen: path of a Unix socket on which other processes of this user may connect. websocket: a WebSocketAddress on
     which clients that bring its token may. idle_timeout: seconds without open programs and file operations after which
-    it drains and stops. max_duration: seconds of life after which it does. labels: for `Sandbox.list`. home: the data
-    folder (`Home.default()`). keep: at the end of the block the sandbox is stopped, with its data written, and stays,
-    for `Sandbox.start` (False: it is killed and removed).
+    it drains and stops. max_duration: seconds of life after which it does. labels: for `Sandbox.list`.
+    quiet_logs: do not log what programs print. log_level: of the logger "trio_sandbox", what goes to runtime.log: a
+    LogLevel (all that the program lets through). home: the data folder (`Home.default()`). keep: at the end of the
+    block the sandbox is stopped, with its data written, and stays, for `Sandbox.start` (False: it is killed and
+    removed).
 
     Entering raises InvalidConfigError (all problems at once), UnsupportedError for a documented option that is not
     built yet, SandboxAlreadyExistsError, HostNotReadyError, ImageError, StorageError or BootError; nothing is left

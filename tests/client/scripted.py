@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -164,6 +165,9 @@ class ScriptedControl:
         self.default_workdir = "/"
         self.default_user = ""
         self.requests: list[Any] = []
+
+    def find_logs(self) -> Path:
+        raise NotImplementedError
 
     def open_session(self, request: Opener) -> ScriptedSession:
         self.requests.append(request)

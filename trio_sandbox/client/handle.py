@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 import attrs
 
 from trio_sandbox.client.creation import connect_to, in_thread, make_sandbox
+from trio_sandbox.client.logs import LogStream, all_logs, stream_of
 from trio_sandbox.client.metrics import SandboxMetrics
 from trio_sandbox.client.ownership import PROCESS_TIMEOUT
 from trio_sandbox.client.remote import request_of, stop_request, wait_until_gone
@@ -23,8 +25,11 @@ from trio_sandbox.errors import (
 )
 from trio_sandbox.home import Home
 from trio_sandbox.lifecycle import State
+from trio_sandbox.logs.entry import LogEntry
+from trio_sandbox.logs.places import found_logs
+from trio_sandbox.logs.query import Query
 from trio_sandbox.relay.messages import Answer, Request
-from trio_sandbox.state.places import forget, kill_process, store_of
+from trio_sandbox.state.places import folder_of, forget, kill_process, store_of
 from trio_sandbox.state.rows import RunRow, SandboxRow, Tenure
 
 if TYPE_CHECKING:
@@ -170,6 +175,30 @@ class SandboxHandle:
         sample = (await self._ask(Request("metrics"))).metrics
         assert sample is not None
         return SandboxMetrics.of(sample)
+
+    async def logs(
+        self,
+        tail: int | None = None,
+        since_ms: float | None = None,
+        until_ms: float | None = None,
+        sources: Sequence[str] | None = None,
+    ) -> list[LogEntry]:
+        """See `Sandbox.logs`."""
+        return await all_logs(self._find_logs, Query.of(sources, since_ms, until_ms), tail)
+
+    async def log_stream(
+        self,
+        sources: Sequence[str] | None = None,
+        since_ms: float | None = None,
+        from_cursor: str | None = None,
+        until_ms: float | None = None,
+        follow: bool = False,
+    ) -> LogStream:
+        """See `Sandbox.log_stream`."""
+        return await stream_of(self._find_logs, Query.of(sources, since_ms, until_ms, from_cursor), follow=follow)
+
+    def _find_logs(self) -> Path:
+        return found_logs(folder_of(self._home, self.name), self.name)
 
     async def remove(self) -> None:
         """Forget it and all that it kept. Raises SandboxStillRunningError, SandboxNotFoundError."""

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -28,10 +29,12 @@ from trio_sandbox.errors import (
 )
 from trio_sandbox.home import Home
 from trio_sandbox.lifecycle import End, EndReason
+from trio_sandbox.logs.places import found_logs
 from trio_sandbox.process.order import Ready
 from trio_sandbox.relay.events import Opener
 from trio_sandbox.relay.frames import FrameType
 from trio_sandbox.relay.messages import Answer, MetricsSample, Request, SessionInfo, Welcome
+from trio_sandbox.state.owner import boot_id
 from trio_sandbox.state.places import forget, last_end
 from trio_sandbox.state.rows import SandboxRow
 
@@ -101,6 +104,12 @@ class RemoteControl:
     @property
     def default_user(self) -> str:
         return self.welcome.user
+
+    def find_logs(self) -> Path:
+        """Where the sandbox has said that its logs are, if that is on this machine. Raises UnsupportedError."""
+        if self.welcome.host != boot_id() or not self.welcome.logs:
+            raise UnsupportedError(f"reading the logs of sandbox {self.name!r}", "they are on another machine")
+        return found_logs(Path(self.welcome.logs).parent, self.name)
 
     def open_session(self, request: Opener) -> RemoteSession:
         """Begin a session. Raises why that cannot be; a request that the relay refuses is FAILED."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ import attrs
 from trio_sandbox.client.creation import Creation, in_thread, make_sandbox
 from trio_sandbox.client.guest_calls import GuestCalls
 from trio_sandbox.client.handle import SandboxHandle
+from trio_sandbox.client.logs import LogStream, all_logs, stream_of
 from trio_sandbox.client.metrics import MetricsStream, SandboxMetrics
 from trio_sandbox.client.pull_session import PullSession
 from trio_sandbox.client.remote import RemoteControl
@@ -22,6 +24,8 @@ from trio_sandbox.config import SandboxConfig, flag_problem, grace_problem
 from trio_sandbox.errors import InvalidConfigError, SandboxNotFoundError
 from trio_sandbox.home import Home
 from trio_sandbox.lifecycle import End
+from trio_sandbox.logs.entry import LogEntry
+from trio_sandbox.logs.query import Query
 from trio_sandbox.relay.messages import SessionInfo
 from trio_sandbox.state.places import forget, store_of
 from trio_sandbox.state.rows import Tenure
@@ -212,6 +216,39 @@ class Sandbox(GuestCalls):
             raise ValueError("interval must be positive")
         await anyio.lowlevel.checkpoint()
         return MetricsStream(self.metrics, interval)
+
+    async def logs(
+        self,
+        tail: int | None = None,
+        since_ms: float | None = None,
+        until_ms: float | None = None,
+        sources: Sequence[str] | None = None,
+    ) -> builtins.list[LogEntry]:
+        """What the programs have printed, and with "system" what became of the sandbox; whether it runs or not.
+
+        tail: only the last so many, of those that the others let through. since_ms: of this time or later, until_ms:
+        before that time; milliseconds since the epoch. sources: names of LogSource, or "all" (all but "system").
+        Raises SandboxNotFoundError when it was removed, StorageError, and UnsupportedError where the sandbox is on
+        another machine.
+        """
+        return await all_logs(self._control.find_logs, Query.of(sources, since_ms, until_ms), tail)
+
+    async def log_stream(
+        self,
+        sources: Sequence[str] | None = None,
+        since_ms: float | None = None,
+        from_cursor: str | None = None,
+        until_ms: float | None = None,
+        follow: bool = False,
+    ) -> LogStream:
+        """The same entries one after the other, in constant memory: `async for` or `recv()`.
+
+        from_cursor: only those after the entry that has this cursor, which excludes since_ms. follow: wait for more,
+        until the sandbox has ended. Raises as `logs` does.
+        """
+        return await stream_of(
+            self._control.find_logs, Query.of(sources, since_ms, until_ms, from_cursor), follow=follow
+        )
 
     async def touch(self) -> None:
         """Count this moment as activity, for the idle timeout. `ping` does not."""

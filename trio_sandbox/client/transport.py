@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol
 
 from trio_sandbox.lifecycle import End
@@ -66,6 +67,11 @@ class SandboxControl(Protocol):
     def default_workdir(self) -> str: ...
     @property
     def default_user(self) -> str: ...
+    def find_logs(self) -> Path:
+        """The folder of the sandbox's logs. Raises UnsupportedError where that is out of reach, SandboxNotFoundError.
+        Looks at the disk.
+        """
+
     def open_session(self, request: Opener) -> ProgramSession: ...
     async def ping(self) -> None: ...
     async def sessions(self) -> tuple[SessionInfo, ...]: ...

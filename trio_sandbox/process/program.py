@@ -15,6 +15,7 @@ import attrs
 import trio
 
 from trio_sandbox.lifecycle import EndReason
+from trio_sandbox.logs.runtime_log import set_verbosity
 from trio_sandbox.process.order import DISCARD, FREE, Order, Ready
 from trio_sandbox.process.plain_errors import to_plain
 from trio_sandbox.pull_event import PullEvent
@@ -32,6 +33,7 @@ def run(creator: int, payload: int, report: int, leash: int) -> int:
         order = Order.from_json(file.read())
     _leave_terminal()
     creation = _Creation(report, leash, creator, order.detached)
+    set_verbosity(order.config.log_level)
     try:
         trio.run(_main, order, creation)
     except BaseException as error:  # noqa: ASYNC103 - not in Trio any more: the process ends next

@@ -45,6 +45,12 @@ class LinkLost(Exception):
     """The agent stream closed. Internal: whoever waits learns the reason from the machine's end."""
 
 
+class Tap(Protocol):
+    """Who sees the output of programs pass. Called by the reader, which it must not keep waiting."""
+
+    def __call__(self, session: int, kind: FrameType, tty: bool, data: bytes, /) -> None: ...
+
+
 class Sink(Protocol):
     """Where the events of one session go. Called by the reader: must not wait."""
 
@@ -78,6 +84,9 @@ class AgentLink:
         """Answers to pings that have come, in time or not."""
         self.working: set[int] = set()
         """Programs and file operations under way, whoever's they are: what a drain waits for, and what is not idle."""
+        self.tap: Tap | None = None
+        """Sees what the programs print that are started from now on."""
+        self._programs: dict[int, bool] = {}  # those that it sees, and whether each is on a terminal
         self.on_activity: Callable[[], None] = lambda: None
         """Called when a session begins, and when one of `working` ends."""
         self.lost = trio.Event()
@@ -150,7 +159,10 @@ class AgentLink:
                 return
             if event.type in FINAL:
                 self._sinks.pop(event.session, None)
+                self._programs.pop(event.session, None)
                 self._ended(event.session)
+        elif self.tap is not None and isinstance(event, DataReceived) and event.session in self._programs:
+            self.tap(event.session, event.type, self._programs[event.session], event.data)
         if sink is not None:
             sink.take(event)
         elif isinstance(event, DataReceived):  # its owner has gone: keep the credit flowing until it ends
@@ -257,6 +269,8 @@ class AgentLink:
         self._sinks[number] = make(number)
         if counts and isinstance(request, WORK):
             self.working.add(number)
+        if counts and self.tap is not None and isinstance(request, Exec):
+            self._programs[number] = request.tty
         if counts and not isinstance(request, Subscribe):
             self.on_activity()
         self.wake_writer()

@@ -202,6 +202,10 @@ class Welcome:
     workdir: str
     user: str
     shell: str
+    host: str = ""
+    """The boot id of the sandbox's host: a client that has the same one is on the same machine."""
+    logs: str = ""
+    """Where the sandbox's logs are on that machine."""
 
 
 @attrs.frozen

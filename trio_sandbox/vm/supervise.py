@@ -27,7 +27,7 @@ import trio
 from trio_sandbox.errors import BootError, HostNotReadyError
 from trio_sandbox.service import service, wait_any
 from trio_sandbox.vm.command import MachineSpec, qemu_argv
-from trio_sandbox.vm.console import ConsoleLog, drain
+from trio_sandbox.vm.console import ConsoleLog, Record, drain
 from trio_sandbox.vm.qmp import QmpClient, QmpClosed
 from trio_sandbox.vm.running import MachineExit, end_process
 
@@ -101,7 +101,7 @@ class Machine:
 async def supervise_vmm(
     build: Build,
     launcher: Path,
-    kernel_log: int | None,
+    record: Record | None,
     sign_timeout: float,
     *,
     task_status: trio.TaskStatus[Machine] = trio.TASK_STATUS_IGNORED,
@@ -110,15 +110,15 @@ async def supervise_vmm(
     its way; for a clone at once, and a state that cannot be restored is a BootError then.
 
     build: makes the machine's spec from its socket descriptors; called once for each try. launcher: the host program
-    that ties QEMU's life to ours. kernel_log: descriptor that gets the console, or None. sign_timeout: seconds for
+    that ties QEMU's life to ours. record: is shown what the guest prints. sign_timeout: seconds for
     the first sign; a machine that gives none is killed and started once more. Raises BootError, HostNotReadyError.
     """
     try:
-        await _run_vmm(build, launcher, kernel_log, sign_timeout, task_status)
+        await _run_vmm(build, launcher, record, sign_timeout, task_status)
     except _NoSign as first:
         log.warning("the machine gave no sign of life within %.0f s: trying once more", sign_timeout)
         try:
-            await _run_vmm(build, launcher, kernel_log, sign_timeout, task_status)
+            await _run_vmm(build, launcher, record, sign_timeout, task_status)
         except _NoSign as second:
             raise BootError(
                 "kernel", f"no sign of the guest agent within {sign_timeout:g} s, twice", second.console_tail
@@ -133,11 +133,11 @@ class _NoSign(Exception):
 async def _run_vmm(
     build: Build,
     launcher: Path,
-    kernel_log: int | None,
+    record: Record | None,
     sign_timeout: float,
     task_status: trio.TaskStatus[Machine],
 ) -> None:
-    with _started_process(build, launcher, kernel_log) as (machine, console, stderr):
+    with _started_process(build, launcher, record) as (machine, console, stderr):
         try:
             async with (
                 service(drain, console, machine.console, name="console"),
@@ -214,7 +214,7 @@ async def _last_words(machine: Machine) -> None:
 
 @contextmanager
 def _started_process(
-    build: Build, launcher: Path, kernel_log: int | None
+    build: Build, launcher: Path, record: Record | None
 ) -> Iterator[tuple[Machine, trio.SocketStream, trio.SocketStream]]:
     """Spawn QEMU with its sockets. On leaving, the near ends are closed; the process must have been ended by then."""
     near: list[socket.socket] = []
@@ -237,7 +237,7 @@ def _started_process(
             end.close()
         console, monitor, agent, stderr = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in near)
         machine = Machine(
-            process, pidfd, agent, QmpClient(monitor), ConsoleLog(kernel_log), ConsoleLog(None), restore=spec.restore
+            process, pidfd, agent, QmpClient(monitor), ConsoleLog(record), ConsoleLog(None), restore=spec.restore
         )
         yield machine, console, stderr
     finally:
