@@ -22,6 +22,8 @@ POLL = 0.1
 """Seconds between two looks at logs that are followed."""
 PIECE = 256
 """Entries that are read at once."""
+SETTLE = 0.02
+"""Seconds that what a program has just printed, and its caller has just received, gets to reach the disk too."""
 LATE = 1.0
 """Seconds after `until_ms` at which nothing of before can come any more."""
 
@@ -38,6 +40,8 @@ async def all_logs(find: Folder, query: Query, tail: int | None) -> list[LogEntr
 
     def read() -> list[LogEntry]:
         folder = find()
+        if is_written(folder):
+            time.sleep(SETTLE)
         try:
             return read_logs(folder, query, tail)
         except OSError as error:

@@ -45,7 +45,8 @@ class Query:
     @property
     def earliest(self) -> int:
         """No entry of this time or before is wanted; in microseconds."""
-        return max(self.after, min(math.ceil(self.since_ms * 1000), LATEST) - 1)
+        since_ms = min(max(self.since_ms, 0.0), LATEST / 1000)
+        return max(self.after, math.ceil(since_ms * 1000) - 1)
 
     def takes(self, entry: LogEntry) -> bool:
         """Whether this is one of the entries."""

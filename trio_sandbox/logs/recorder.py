@@ -95,8 +95,8 @@ async def recorded_logs(folder: Path, config: SandboxConfig) -> AsyncIterator[Re
     finally:
         recorder.console(b"")
         writer.close()
-        with trio.move_on_after(CLOSE_TIMEOUT, shield=True):
-            await trio.to_thread.run_sync(writer.join, abandon_on_cancel=True)  # noqa: ASYNC102
+        with trio.CancelScope(shield=True):  # bounded by CLOSE_TIMEOUT, in real time: it is a disk that we wait for
+            await trio.to_thread.run_sync(writer.join, CLOSE_TIMEOUT)
 
 
 def _opened(path: Path) -> LogWriter:

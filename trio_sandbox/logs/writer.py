@@ -21,6 +21,8 @@ from trio_sandbox.logs.rotation import KEPT, LIMIT, Line, RotatingFile
 
 LINGER = 0.005
 """Seconds that the thread lets entries gather: a wake-up for each would cost the program more than the writing."""
+REST = 2
+"""How much longer than it works the thread rests: a flood should be dropped rather than take the loop's time."""
 BATCH = 64
 """Entries that are encoded and written at once: at most 4 MiB of data."""
 
@@ -65,9 +67,9 @@ class LogWriter:
         self._closing.set()
         self._news.set()
 
-    def join(self) -> None:
-        """Wait until the thread has ended."""
-        self._thread.join()
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the thread has ended, at most `timeout` seconds of real time."""
+        self._thread.join(timeout)
 
     def _now(self) -> int:
         """The time in microseconds, or if that was not after the last entry's, one more than that one's."""
@@ -78,11 +80,14 @@ class LogWriter:
 
     def _run(self) -> None:
         try:
+            busy = 0.0
             while not self._closing.is_set():
                 self._news.wait()
-                self._closing.wait(LINGER)
+                self._closing.wait(max(LINGER, REST * busy))
                 self._news.clear()
+                began = time.monotonic()
                 self.write_waiting()
+                busy = time.monotonic() - began
             self.write_waiting()
         finally:
             for file in self._files.values():
