@@ -22,7 +22,7 @@ from trio_sandbox.logs.rotation import KEPT, LIMIT, Line, RotatingFile
 LINGER = 0.005
 """Seconds that the thread lets entries gather: a wake-up for each would cost the program more than the writing."""
 REST = 2
-"""How much longer than it works the thread rests: a flood should be dropped rather than take the loop's time."""
+"""How much longer than it computes the thread rests: a flood should be dropped rather than take the loop's time."""
 BATCH = 64
 """Entries that are encoded and written at once: at most 4 MiB of data."""
 
@@ -85,9 +85,9 @@ class LogWriter:
                 self._news.wait()
                 self._closing.wait(max(LINGER, REST * busy))
                 self._news.clear()
-                began = time.monotonic()
+                began = time.thread_time()
                 self.write_waiting()
-                busy = time.monotonic() - began
+                busy = time.thread_time() - began
             self.write_waiting()
         finally:
             for file in self._files.values():
