@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_sandbox.config import HOSTNAME_LIMIT, PLANNED, SandboxConfig
+from trio_sandbox.config import HOSTNAME_LIMIT, PLANNED, LogLevel, SandboxConfig
 from trio_sandbox.errors import InvalidConfigError, UnsupportedError
 
 
@@ -49,11 +49,21 @@ def test_every_problem_is_named_at_once() -> None:
         ({"boot_timeout": 0}, "not above 0"),
         ({"boot_timeout": float("nan")}, "not above 0"),
         ({"pull_policy": "sometimes"}, "not one of"),
+        ({"log_level": "loud"}, "log_level: 'loud' is not one of trace, debug, info, warn, error"),
+        ({"log_level": 10}, "log_level: must be str, not int"),
+        ({"quiet_logs": "yes"}, "quiet_logs: must be bool, not str"),
     ],
 )
 def test_one_problem(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidConfigError, match=words):
         build(**options)
+
+
+def test_what_is_logged_round_trips() -> None:
+    config = build(log_level="debug", quiet_logs=True)
+    assert config.log_level is LogLevel.DEBUG and config == build(log_level=LogLevel.DEBUG, quiet_logs=True)
+    assert SandboxConfig.from_json(config.to_json()) == config
+    assert (build().log_level, build().quiet_logs) == (None, False)
 
 
 @pytest.mark.parametrize("name", ["", "-a", ".a", "a b", "a/b", "ü", "a" * 129, 7, None, "a\n"])

@@ -93,6 +93,7 @@ def test_the_client_half_is_anyio_only_and_the_runtime_half_trio_only() -> None:
     [
         ("relay", {"vm", "host", "image", "client", "sandbox", "cli"}),
         ("vm", {"relay", "host", "image", "client", "sandbox", "cli"}),
+        ("logs", {"vm", "host", "image", "client", "sandbox", "cli"}),
         ("host", {"relay", "client", "sandbox", "cli"}),
         ("image", {"relay", "vm", "host", "client", "sandbox", "cli"}),
         ("client", {"vm", "host", "image", "sandbox", "cli"}),

@@ -5,10 +5,10 @@ The layers, each importing only those above it in this list:
     errors, home, files, locks       what goes wrong; where things are; files and locks that leave nothing behind
     convert, config, lifecycle       plain data to classes; what is asked for; what may follow what
     service, exclusive, tools        tasks that end in order; one maker at a time; system programs
-    logs                             what was printed and what became of a sandbox, on disk
     relay                            frames, credit, sessions (sans-IO); the agent stream, and its clients, on Trio
     vm                               QEMU: command line, monitor, console, supervision
     state                            the store: sandboxes and their runs, across processes
+    logs                             what programs print and what becomes of a sandbox, on disk
     host                             kernel, initramfs, acceleration: what a boot needs of this machine
     image                            OCI images to root file systems
     client                           the handles, and what they do in the guest; anyio only

@@ -98,15 +98,13 @@ class Runtime:
         """The end of the guest's console."""
         return self.machine.console.tail() if self.machine is not None else ""
 
-    @property
-    def logs_folder(self) -> Path:
-        """Where its logs are."""
-        assert self.record is not None
-        return logs_of(self.record.folder)
-
     def find_logs(self) -> Path:
-        """The same, while it is there. Raises SandboxNotFoundError."""
-        return found_logs(self.logs_folder.parent, self.name)
+        """Where its logs are. Raises SandboxNotFoundError when they were removed with it, UnsupportedError for a
+        sandbox that keeps none.
+        """
+        if self.record is None:
+            raise UnsupportedError("reading the logs of a sandbox without a data folder")
+        return found_logs(self.record.folder, self.name)
 
     @property
     def base_env(self) -> dict[str, str]:
@@ -341,7 +339,7 @@ class Runtime:
             user=self.default_user,
             shell=self.config.shell,
             host=boot_id(),
-            logs=os.fspath(self.logs_folder),
+            logs=os.fspath(logs_of(self.record.folder)) if self.record is not None else "",
         )
 
     async def answer(self, request: Request) -> Answer:

@@ -84,7 +84,7 @@ async def claimed(
     detached: bool = False,
     is_kept: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[None]:
-    """The name, the record and the logs, from CREATING on. Raises SandboxAlreadyExistsError and what `recorded` raises."""
+    """The name, record and logs, from CREATING on. Raises SandboxAlreadyExistsError and what `recorded` raises."""
     config = runtime.config
     async with reserved_name(home, config.name, partial(is_live, home, config.name)):
         with runtime.lifecycle.within(State.CREATING):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.to_thread
@@ -12,10 +12,14 @@ import pytest
 from trio.testing import MockClock
 
 from trio_sandbox.client import logs
+from trio_sandbox.client.connection import Connection
 from trio_sandbox.client.logs import LogStream, all_logs, stream_of
-from trio_sandbox.errors import MissedLogsError, SandboxNotFoundError, StorageError
+from trio_sandbox.client.remote import RemoteControl
+from trio_sandbox.errors import MissedLogsError, SandboxNotFoundError, StorageError, UnsupportedError
 from trio_sandbox.logs.places import found_logs
 from trio_sandbox.logs.query import Query
+from trio_sandbox.relay.messages import Welcome
+from trio_sandbox.state.owner import boot_id
 
 from .test_reading import data_of, write
 from .written import manual_writer
@@ -110,6 +114,22 @@ async def test_what_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(SandboxNotFoundError):
         await all_logs(lambda: found_logs(tmp_path / "gone", "gone"), Query.of(), None)
     assert await all_logs(lambda: found_logs(tmp_path, "new"), Query.of(), 5) == []
+
+
+async def test_a_remote_handle_reads_the_files_only_where_the_sandbox_is(tmp_path: Path) -> None:
+    def control(host: str, path: str) -> RemoteControl:
+        return RemoteControl(
+            cast(Connection, None), Welcome(1, "box", 1, 16, 1, {}, "/", "", "/bin/sh", host=host, logs=path)
+        )
+
+    folder = str(tmp_path / "logs")
+    assert control(boot_id(), folder).find_logs() == tmp_path / "logs"
+    with pytest.raises(UnsupportedError, match="another machine"):
+        control("another boot", folder).find_logs()
+    with pytest.raises(UnsupportedError, match="without a data folder"):
+        control(boot_id(), "").find_logs()
+    with pytest.raises(SandboxNotFoundError):
+        control(boot_id(), str(tmp_path / "gone" / "logs")).find_logs()
 
 
 @pytest.mark.parametrize(("tail", "error"), [(-1, ValueError), (1.5, TypeError), (True, TypeError)])

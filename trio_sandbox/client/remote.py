@@ -107,8 +107,10 @@ class RemoteControl:
 
     def find_logs(self) -> Path:
         """Where the sandbox has said that its logs are, if that is on this machine. Raises UnsupportedError."""
-        if self.welcome.host != boot_id() or not self.welcome.logs:
+        if self.welcome.host != boot_id():
             raise UnsupportedError(f"reading the logs of sandbox {self.name!r}", "they are on another machine")
+        if not self.welcome.logs:
+            raise UnsupportedError("reading the logs of a sandbox without a data folder")
         return found_logs(Path(self.welcome.logs).parent, self.name)
 
     def open_session(self, request: Opener) -> RemoteSession:
