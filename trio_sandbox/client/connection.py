@@ -40,7 +40,11 @@ SEND_TIMEOUT = 5.0
 """Seconds that the relay has to take what we have begun to send."""
 
 
-REFUSALS = {"draining": SandboxDrainingError, "paused": SandboxPausedError}
+REFUSALS = {
+    "draining": SandboxDrainingError,
+    "paused": SandboxPausedError,
+    "not_running": SandboxNotRunningError,
+}
 """The kinds of FAILED that are about the sandbox, not about the session."""
 
 

@@ -222,13 +222,14 @@ class RemoteControl:
         self.ownership.discard()
         await self.connection.aclose()
         await self.ownership.ended()
-        await self.remove()
+        identity = self.ready.identity if self.ready is not None else None
+        home = self.ownership.home
+        await anyio.to_thread.run_sync(partial(forget, home, self.name, identity=identity, missing_ok=True))
 
     async def remove(self) -> None:
-        """Forget the sandbox and all that it kept. Raises SandboxStillRunningError."""
+        """Forget the sandbox of this name and all that it kept. Raises SandboxStillRunningError."""
         home = self.home or Home.default()
-        created = self.ready.created_ns if self.ready is not None else None
-        await anyio.to_thread.run_sync(partial(forget, home, self.name, created_ns=created, missing_ok=True))
+        await anyio.to_thread.run_sync(partial(forget, home, self.name, missing_ok=True))
 
 
 def stop_request(timeout: float) -> tuple[Request, float]:

@@ -63,18 +63,18 @@ class Order:
 
 @attrs.frozen
 class Ready:
-    """What the creator is told of a sandbox that is ready. created_ns: what tells it from a later one of its name.
-    timings: see `Sandbox.timings`.
+    """What the creator is told of a sandbox that is ready. identity: its creation and its run, which tell it from what
+    has its name later. timings: see `Sandbox.timings`.
     """
 
     addresses: tuple[str, ...]
     token: str | None
     timings: dict[str, float]
-    created_ns: int
+    identity: tuple[int, int]
 
     def to_plain(self) -> dict[str, Any]:
         return attrs.asdict(self)
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Ready:
-        return cls(tuple(plain["addresses"]), plain["token"], plain["timings"], plain["created_ns"])
+        return cls(tuple(plain["addresses"]), plain["token"], plain["timings"], tuple(plain["identity"]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import select
+from functools import partial
 from typing import Any
 
 import attrs
@@ -21,7 +22,8 @@ from trio_sandbox.process.plain_errors import to_plain
 from trio_sandbox.pull_event import PullEvent
 from trio_sandbox.runtime import Runtime
 from trio_sandbox.sandbox import serve_sandbox
-from trio_sandbox.state.places import socket_of
+from trio_sandbox.state.places import socket_of, store_of
+from trio_sandbox.state.reaper import reap
 
 PARENT_GONE_TIMEOUT = 10.0
 """Seconds that a sandbox whose creator is gone has to write its data and power off."""
@@ -55,6 +57,7 @@ async def _main(order: Order, creation: _Creation) -> None:
     async with trio.open_nursery() as nursery:
         creation.scope = nursery.cancel_scope
         nursery.start_soon(creation.watch)
+        nursery.start_soon(reap, partial(trio.to_thread.run_sync, store_of(order.home).reconcile))
         await _serve(order, creation)
         nursery.cancel_scope.cancel(reason="the sandbox has ended")
 
@@ -78,8 +81,8 @@ async def _serve(order: Order, creation: _Creation) -> None:
         creation.is_over = True
         # The pipe stays open: its end tells whoever still listens that the process has ended.
         assert runtime.record is not None
-        created = runtime.record.row.created_ns
-        creation.say({"ready": Ready(runtime.addresses, runtime.token, runtime.timings, created).to_plain()})
+        identity = runtime.record.identity
+        creation.say({"ready": Ready(runtime.addresses, runtime.token, runtime.timings, identity).to_plain()})
 
 
 @attrs.define(eq=False)
@@ -98,6 +101,7 @@ class _Creation:
     is_kept: bool = False
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     runtime: Runtime | None = None
+    _is_settled: bool = False
 
     # -- what is said
 
@@ -138,19 +142,20 @@ class _Creation:
 
     def _hear(self) -> bool:
         """Take what is on the leash; whether nothing more will come of it."""
-        while True:
+        while not self._is_settled:
             try:
                 heard = os.read(self.leash, 1)
             except BlockingIOError:
                 return False
             if not heard:
                 self._gone()
-                return True
+                break
             self.is_kept = heard != DISCARD
+            self._is_settled = heard in (FREE, DISCARD)
             if heard == DISCARD:
                 self._end(EndReason.KILLED)
-            if heard in (FREE, DISCARD):
-                return True
+        self._is_settled = True
+        return True
 
     async def _watch_process(self, scope: trio.CancelScope) -> None:
         try:

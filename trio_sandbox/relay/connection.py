@@ -27,6 +27,7 @@ from trio_sandbox.errors import (
     RemoteProtocolError,
     SandboxDrainingError,
     SandboxError,
+    SandboxNotRunningError,
     SandboxPausedError,
 )
 from trio_sandbox.relay.admission import Admission
@@ -289,6 +290,9 @@ class ClientConnection:
             self.wake_writer()
         except SandboxPausedError as error:
             self.mux.send_message(Failed("paused", EAGAIN, str(error)), event.session)
+            self.wake_writer()
+        except SandboxNotRunningError as error:
+            self.mux.send_message(Failed("not_running", ESHUTDOWN, str(error)), event.session)
             self.wake_writer()
         except SandboxError as error:
             self.mux.send_message(Failed("other", ESHUTDOWN, shortened(str(error))), event.session)

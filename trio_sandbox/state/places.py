@@ -90,29 +90,31 @@ FORGET_TIMEOUT = 10.0
 """Seconds that a removal waits for a process that has ended its sandbox and is about to end itself."""
 
 
-def forget(home: Home, name: str, *, created_ns: int | None = None, missing_ok: bool = False) -> None:
+def forget(home: Home, name: str, *, identity: tuple[int, int] | None = None, missing_ok: bool = False) -> None:
     """Remove a sandbox that does not run, with all that it kept. Blocks: call it in a worker thread.
 
-    created_ns: of the one that is meant; one that was created later under the same name is left alone.
+    identity: its creation and run, if that very one is meant: what has been created or started since under the same
+    name is left alone.
 
     Raises SandboxStillRunningError, SandboxNotFoundError, StorageError.
     """
-    if not _may_be_forgotten(home, name, created_ns, missing_ok):
+    if not _may_be_forgotten(home, name, identity, missing_ok):
         return
     with waited_name(home, name, FORGET_TIMEOUT):
-        if _may_be_forgotten(home, name, created_ns, missing_ok):  # still: nobody can create it while we have its name
+        if _may_be_forgotten(home, name, identity, missing_ok):  # still: nobody can create it while we have its name
             remove_traces(home, name)
             store_of(home).discard(name)
 
 
-def _may_be_forgotten(home: Home, name: str, created_ns: int | None, missing_ok: bool) -> bool:
+def _may_be_forgotten(home: Home, name: str, identity: tuple[int, int] | None, missing_ok: bool) -> bool:
+    store = store_of(home)
     try:
-        row = store_of(home).get(name)
+        row, runs = store.get(name), store.runs(name)
     except SandboxNotFoundError:
         if not missing_ok:
             raise
-        return created_ns is None
-    if created_ns not in (None, row.created_ns):
+        return identity is None
+    if identity not in (None, (row.created_ns, runs[-1].number if runs else 0)):
         return False
     if row.is_live:
         raise SandboxStillRunningError(name)

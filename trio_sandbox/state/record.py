@@ -37,6 +37,7 @@ class Record:
     row: SandboxRow
     tenure: Tenure
     has_run: bool = False
+    run: int = 0
     _states: deque[State] = attrs.Factory(deque)
     _news: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
     _writing: bool = False
@@ -45,6 +46,11 @@ class Record:
     @property
     def name(self) -> str:
         return self.row.name
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """When it was created, and the number of its run."""
+        return self.row.created_ns, self.run
 
     @property
     def folder(self) -> Path:
@@ -59,7 +65,8 @@ class Record:
     async def ready(self, chain_id: str, socket: str) -> None:
         """The sandbox runs."""
         await self.write(self.store.update, self.name, chain_id=chain_id, socket=socket)
-        await self.write(self.store.begin_run, self.name)
+        with trio.CancelScope(shield=True):  # bounded by BUSY_TIMEOUT
+            self.run = await trio.to_thread.run_sync(self.store.begin_run, self.name)
         self.has_run = True
 
     def entered(self, state: State) -> None:
