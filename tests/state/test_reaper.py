@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -39,7 +40,7 @@ async def looks(minutes: float, seed: int, *, failing: bool = False) -> list[flo
 
 async def test_it_looks_again_and_again_and_not_in_step() -> None:
     times = await looks(60, seed=1)
-    pauses = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(times)]
     assert all(INTERVAL * (1 - SPREAD) <= pause <= INTERVAL * (1 + SPREAD) for pause in pauses)
     assert sum(pauses) / len(pauses) == pytest.approx(INTERVAL, rel=0.1)
     assert max(pauses) - min(pauses) > INTERVAL / 2

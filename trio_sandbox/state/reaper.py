@@ -24,8 +24,8 @@ SPREAD = 0.5
 
 
 async def reap(reconcile: Callable[[], Awaitable[list[str]]], chance: random.Random | None = None) -> None:
-    """Call `reconcile` at intervals, the first of them before anything is done; it returns the names it put right."""
-    chance = chance or random.Random()
+    """Call `reconcile` at intervals. It returns the names of those that it put right."""
+    chance = chance or random.Random()  # noqa: S311 - it keeps processes out of step, and no secret
     while True:
         await trio.sleep(INTERVAL * chance.uniform(1 - SPREAD, 1 + SPREAD))
         try:
