@@ -21,7 +21,11 @@ from trio_sandbox.image.rootfs import prepare_rootfs
 from trio_sandbox.image.upper import create_upper
 from trio_sandbox.machine import MachinePlan
 from trio_sandbox.relay.frames import Frame, FrameReader, FrameType, Role, encode
-from trio_sandbox.relay.messages import Exec, Identify, encode_body
+from trio_sandbox.relay.messages import (
+    Exec,
+    Identify,
+    encode_body,
+)
 from trio_sandbox.vm.command import MachineSpec, qemu_argv
 from trio_sandbox.vm.qmp import IGNORE_SHARED
 from trio_sandbox.vm.supervise import Sockets

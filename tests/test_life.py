@@ -19,7 +19,12 @@ from trio_sandbox.lifecycle import EndReason, Lifecycle, State
 from trio_sandbox.relay.frames import FrameType
 from trio_sandbox.relay.link import AgentLink, Session
 from trio_sandbox.relay.liveness import PING_INTERVAL, PING_TIMEOUT
-from trio_sandbox.relay.messages import Clock, Exec, Started, Subscribe
+from trio_sandbox.relay.messages import (
+    Clock,
+    Exec,
+    Started,
+    Subscribe,
+)
 from trio_sandbox.relay.mux import Mux
 from trio_sandbox.vm.qmp import QmpError
 from trio_sandbox.vm.supervise import Machine

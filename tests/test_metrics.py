@@ -16,7 +16,10 @@ from tests.relay.scripted import ScriptedGuest, linked
 from trio_sandbox import metrics
 from trio_sandbox.metrics import Meter, thread_seconds
 from trio_sandbox.relay.frames import FrameType
-from trio_sandbox.relay.messages import Done, Fs
+from trio_sandbox.relay.messages import (
+    Done,
+    Fs,
+)
 from trio_sandbox.vm.running import RunningMachine
 
 pytestmark = pytest.mark.anyio

@@ -63,7 +63,8 @@ def test_nothing_stands_on_the_test_tools() -> None:
 
 
 SANS_IO = [
-    *(f"relay/{name}.py" for name in ("frames", "messages", "credit", "states", "mux")),
+    *(f"relay/{name}.py" for name in ("frames", "messages", "client_messages", "events", "credit", "budget", "states")),
+    *(f"relay/{name}.py" for name in ("outgoing", "mux", "session")),
     "lifecycle.py",
     "config.py",
     "convert.py",

@@ -97,7 +97,7 @@ if TYPE_CHECKING:
     from trio_sandbox.logs.entry import LogEntry as LogEntry
     from trio_sandbox.logs.entry import LogSource as LogSource
     from trio_sandbox.pull_event import PullEvent as PullEvent
-    from trio_sandbox.relay.messages import SessionInfo as SessionInfo
+    from trio_sandbox.relay.client_messages import SessionInfo as SessionInfo
     from trio_sandbox.sandbox import open_sandbox as open_sandbox
 
 _HOMES = {
@@ -154,7 +154,7 @@ _HOMES = {
     "trio_sandbox.lifecycle": ("EndReason", "State"),
     "trio_sandbox.logs.entry": ("LogEntry", "LogSource"),
     "trio_sandbox.pull_event": ("PullEvent",),
-    "trio_sandbox.relay.messages": ("SessionInfo",),
+    "trio_sandbox.relay.client_messages": ("SessionInfo",),
     "trio_sandbox.sandbox": ("open_sandbox",),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -24,7 +24,9 @@ from trio_sandbox.lifecycle import EndReason, Lifecycle, State
 from trio_sandbox.machine import EXIT_TIMEOUT
 from trio_sandbox.relay.link import AgentLink
 from trio_sandbox.relay.liveness import Liveness
-from trio_sandbox.relay.messages import Clock
+from trio_sandbox.relay.messages import (
+    Clock,
+)
 from trio_sandbox.vm.qmp import QmpClosed, QmpError
 from trio_sandbox.vm.running import RunningMachine
 

@@ -36,7 +36,13 @@ from trio_sandbox.image.rootfs import RootFilesystem
 from trio_sandbox.image.upper import create_upper
 from trio_sandbox.relay.frames import PROTOCOL_VERSION, FrameType
 from trio_sandbox.relay.link import AgentLink, LinkLost
-from trio_sandbox.relay.messages import BootFailed, Clock, Configure, Hello, Identify
+from trio_sandbox.relay.messages import (
+    BootFailed,
+    Clock,
+    Configure,
+    Hello,
+    Identify,
+)
 from trio_sandbox.service import service
 from trio_sandbox.vm.command import Disk, MachineSpec, Memory, Port, qemu_argv
 from trio_sandbox.vm.console import Record

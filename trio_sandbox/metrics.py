@@ -17,9 +17,14 @@ import attrs
 import trio
 
 from trio_sandbox.errors import SandboxError
+from trio_sandbox.relay.client_messages import (
+    MetricsSample,
+)
 from trio_sandbox.relay.events import DataReceived, MessageReceived
 from trio_sandbox.relay.link import AgentLink, LinkLost, Session
-from trio_sandbox.relay.messages import Fs, MetricsSample
+from trio_sandbox.relay.messages import (
+    Fs,
+)
 from trio_sandbox.vm.running import RunningMachine
 
 SHORTEST = 0.1

@@ -29,10 +29,20 @@ from trio_sandbox.lifecycle import CRASHES, End, EndReason, Lifecycle, State, en
 from trio_sandbox.logs.places import found_logs, logs_of
 from trio_sandbox.logs.recorder import Recorder
 from trio_sandbox.metrics import Meter
+from trio_sandbox.relay.client_messages import (
+    Answer,
+    Ended,
+    MetricsSample,
+    Request,
+    SessionInfo,
+    Welcome,
+)
 from trio_sandbox.relay.events import Opener
 from trio_sandbox.relay.frames import PROTOCOL_VERSION
 from trio_sandbox.relay.link import AgentLink, LinkLost, Session
-from trio_sandbox.relay.messages import Answer, Ended, MetricsSample, Request, SessionInfo, Shutdown, Welcome
+from trio_sandbox.relay.messages import (
+    Shutdown,
+)
 from trio_sandbox.relay.relay import Listener, Relay
 from trio_sandbox.relay.unix_listener import UnixListener
 from trio_sandbox.state.owner import boot_id

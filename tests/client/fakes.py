@@ -11,7 +11,13 @@ import attrs
 from trio_sandbox.errors import SandboxError
 from trio_sandbox.relay.events import DataReceived, MessageReceived
 from trio_sandbox.relay.frames import FrameType
-from trio_sandbox.relay.messages import Done, Failed, FileStatus, Fs, StdinClosed
+from trio_sandbox.relay.messages import (
+    Done,
+    Failed,
+    FileStatus,
+    Fs,
+    StdinClosed,
+)
 
 Event = MessageReceived | DataReceived
 STATUS = FileStatus(0o100644, 5, 1, 2, 1, 77, 3, 0, 1_500_000, 2_500_000, 3_500_000, 0)

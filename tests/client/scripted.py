@@ -10,9 +10,19 @@ from typing import Any
 import anyio
 
 from trio_sandbox.lifecycle import End
+from trio_sandbox.relay.client_messages import (
+    Detached,
+    MetricsSample,
+    Opened,
+    SessionInfo,
+)
 from trio_sandbox.relay.events import DataReceived, MessageReceived, Opener
 from trio_sandbox.relay.frames import FrameType
-from trio_sandbox.relay.messages import Detached, Exited, Failed, MetricsSample, Opened, SessionInfo, Started
+from trio_sandbox.relay.messages import (
+    Exited,
+    Failed,
+    Started,
+)
 
 SessionEvent = MessageReceived | DataReceived
 FINAL = frozenset({FrameType.EXITED, FrameType.FAILED, FrameType.DETACHED})

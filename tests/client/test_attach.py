@@ -21,7 +21,12 @@ from trio_sandbox.client import session_end
 from trio_sandbox.client.attach import AttachResult
 from trio_sandbox.client.sandbox import Sandbox
 from trio_sandbox.errors import ExecFailedError, SandboxCrashedError, TerminalError
-from trio_sandbox.relay.messages import Attach, Exec
+from trio_sandbox.relay.client_messages import (
+    Attach,
+)
+from trio_sandbox.relay.messages import (
+    Exec,
+)
 
 pytestmark = pytest.mark.anyio
 

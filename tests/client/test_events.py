@@ -15,7 +15,13 @@ from trio_sandbox.client.transport import SandboxControl
 from trio_sandbox.errors import ExecFailedError, RemoteProtocolError, SandboxNotRunningError
 from trio_sandbox.relay.events import DataReceived, MessageReceived, Opener
 from trio_sandbox.relay.frames import FrameType
-from trio_sandbox.relay.messages import Done, Emit, Failed, StdinClosed, Subscribe
+from trio_sandbox.relay.messages import (
+    Done,
+    Emit,
+    Failed,
+    StdinClosed,
+    Subscribe,
+)
 from trio_sandbox.relay.states import FINAL
 
 pytestmark = pytest.mark.anyio

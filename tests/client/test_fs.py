@@ -25,7 +25,10 @@ from trio_sandbox.errors import (
 )
 from trio_sandbox.relay.events import DataReceived, MessageReceived
 from trio_sandbox.relay.frames import FrameType
-from trio_sandbox.relay.messages import Fs, Started
+from trio_sandbox.relay.messages import (
+    Fs,
+    Started,
+)
 
 from .fakes import STATUS, STDIN_CLOSED, Answer, Event, FakeControl, done, failed, out
 

@@ -27,7 +27,10 @@ from trio_sandbox.client.program import WAIT_KEEPS, ExecHandle, Leave
 from trio_sandbox.errors import ExecFailedError, ExecTimeoutError, LocalProtocolError, SandboxNotRunningError
 from trio_sandbox.relay.events import MessageReceived
 from trio_sandbox.relay.frames import FrameType
-from trio_sandbox.relay.messages import Exited, StdinClosed
+from trio_sandbox.relay.messages import (
+    Exited,
+    StdinClosed,
+)
 
 pytestmark = pytest.mark.anyio
 

@@ -25,7 +25,10 @@ from trio_sandbox.relay.channel import ClientChannel
 from trio_sandbox.relay.events import Opener
 from trio_sandbox.relay.frames import FrameType
 from trio_sandbox.relay.link import AgentLink, Session
-from trio_sandbox.relay.messages import Configure, Shutdown
+from trio_sandbox.relay.messages import (
+    Configure,
+    Shutdown,
+)
 from trio_sandbox.service import service
 
 pytestmark = pytest.mark.anyio

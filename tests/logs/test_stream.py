@@ -18,7 +18,9 @@ from trio_sandbox.client.remote import RemoteControl
 from trio_sandbox.errors import MissedLogsError, SandboxNotFoundError, StorageError, UnsupportedError
 from trio_sandbox.logs.places import found_logs
 from trio_sandbox.logs.query import Query
-from trio_sandbox.relay.messages import Welcome
+from trio_sandbox.relay.client_messages import (
+    Welcome,
+)
 from trio_sandbox.state.owner import boot_id
 
 from .test_reading import data_of, write

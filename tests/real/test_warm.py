@@ -24,7 +24,10 @@ from trio_sandbox.image.rootfs import prepare_rootfs
 from trio_sandbox.image.upper import create_upper
 from trio_sandbox.machine import MachinePlan, closing_descriptor, serve_machine
 from trio_sandbox.relay.link import AgentLink
-from trio_sandbox.relay.messages import Exec, Shutdown
+from trio_sandbox.relay.messages import (
+    Exec,
+    Shutdown,
+)
 from trio_sandbox.service import service
 from trio_sandbox.vm.templates import TemplateStore
 

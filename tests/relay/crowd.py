@@ -16,27 +16,29 @@ import trio
 import trio.testing
 
 from trio_sandbox.relay.admission import Admission
+from trio_sandbox.relay.client_messages import (
+    Answer,
+    Busy,
+    Ended,
+    Join,
+    Opened,
+    Request,
+    Welcome,
+)
 from trio_sandbox.relay.connection import ClientConnection
 from trio_sandbox.relay.events import DataReceived, Event, MessageReceived, Opener, PingReceived
 from trio_sandbox.relay.frames import FrameType, Role
 from trio_sandbox.relay.link import AgentLink
 from trio_sandbox.relay.messages import (
-    Answer,
-    Busy,
     Deadline,
     Done,
-    Ended,
     Exec,
     Exited,
     Hello,
-    Join,
-    Opened,
     Ready,
-    Request,
     Resize,
     Signal,
     Started,
-    Welcome,
 )
 from trio_sandbox.relay.mux import Mux
 from trio_sandbox.relay.relay import Relay

@@ -9,7 +9,9 @@ import msgpack
 from hypothesis import strategies as st
 
 from trio_sandbox.relay.frames import HEADER, RULES, Flag, Frame, FrameType, Role, Scope, encode
-from trio_sandbox.relay.messages import BODIES
+from trio_sandbox.relay.messages import (
+    BODIES,
+)
 
 VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none()

@@ -14,7 +14,12 @@ from trio_sandbox.relay.channel import ClientChannel
 from trio_sandbox.relay.events import DataReceived, Event, MessageReceived, Opener
 from trio_sandbox.relay.frames import FrameType, Role
 from trio_sandbox.relay.link import AgentLink, Session
-from trio_sandbox.relay.messages import Exited, Hello, Message, Ready
+from trio_sandbox.relay.messages import (
+    Exited,
+    Hello,
+    Message,
+    Ready,
+)
 from trio_sandbox.relay.mux import Mux
 from trio_sandbox.service import service
 

@@ -11,11 +11,19 @@ from trio_sandbox.relay import connection as connection_module
 from trio_sandbox.relay import link as link_module
 from trio_sandbox.relay.admission import CLIENT_LIMIT
 from trio_sandbox.relay.budget import CLIENT_BYTES, CLIENT_SESSIONS
+from trio_sandbox.relay.client_messages import (
+    Attach,
+)
 from trio_sandbox.relay.connection import PINGS_LIMIT
 from trio_sandbox.relay.credit import WINDOW
 from trio_sandbox.relay.frames import MAX_BODY, FrameType
 from trio_sandbox.relay.link import CONTROL_LIMIT
-from trio_sandbox.relay.messages import Attach, Emit, Exec, Failed, Signal
+from trio_sandbox.relay.messages import (
+    Emit,
+    Exec,
+    Failed,
+    Signal,
+)
 from trio_sandbox.relay.survivors import REPLAY_BYTES
 
 from .crowd import Client, World, settle, world

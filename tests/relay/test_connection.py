@@ -11,9 +11,20 @@ from trio.testing import MockClock
 from trio_sandbox.errors import SandboxNotRunningError
 from trio_sandbox.relay.admission import CLIENT_LIMIT
 from trio_sandbox.relay.bridge import MAX_DEADLINE_MS
+from trio_sandbox.relay.client_messages import (
+    Ended,
+    Join,
+    Request,
+)
 from trio_sandbox.relay.connection import JOIN_TIMEOUT, LAST_WORDS_TIMEOUT, PINGS_LIMIT
 from trio_sandbox.relay.frames import MAX_BODY, FrameType
-from trio_sandbox.relay.messages import Deadline, Ended, Exec, Join, Message, Request, Resize, Signal
+from trio_sandbox.relay.messages import (
+    Deadline,
+    Exec,
+    Message,
+    Resize,
+    Signal,
+)
 from trio_sandbox.relay.states import SideState
 
 from .crowd import Client, World, settle, world

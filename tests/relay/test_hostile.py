@@ -12,7 +12,11 @@ from trio.testing import MockClock
 from trio_sandbox.errors import RemoteProtocolError
 from trio_sandbox.relay.admission import Admission, Places
 from trio_sandbox.relay.frames import FrameType, Role
-from trio_sandbox.relay.messages import Exec, Fs, Subscribe
+from trio_sandbox.relay.messages import (
+    Exec,
+    Fs,
+    Subscribe,
+)
 from trio_sandbox.relay.states import SideState
 
 from .crowd import Client, World, settle, world

@@ -8,7 +8,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from trio_sandbox.relay.messages import Ended
+from trio_sandbox.relay.client_messages import (
+    Ended,
+)
 
 from .crowd import settle, world
 

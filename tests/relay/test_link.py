@@ -13,7 +13,13 @@ from trio_sandbox.relay.credit import WINDOW
 from trio_sandbox.relay.events import DataReceived, MessageReceived
 from trio_sandbox.relay.frames import MAX_BODY, Frame, FrameType, Role, encode
 from trio_sandbox.relay.link import FORGIVEN, AgentLink, LinkLost, Session
-from trio_sandbox.relay.messages import ErrorReport, Exec, Ready, Started, StdinClosed
+from trio_sandbox.relay.messages import (
+    ErrorReport,
+    Exec,
+    Ready,
+    Started,
+    StdinClosed,
+)
 from trio_sandbox.relay.states import SideState
 from trio_sandbox.service import service
 

@@ -16,7 +16,10 @@ from trio_sandbox.relay.events import PingReceived
 from trio_sandbox.relay.frames import FrameType, Role
 from trio_sandbox.relay.link import AgentLink
 from trio_sandbox.relay.liveness import PING_INTERVAL, PING_TIMEOUT, Liveness
-from trio_sandbox.relay.messages import Hello, Ready
+from trio_sandbox.relay.messages import (
+    Hello,
+    Ready,
+)
 from trio_sandbox.relay.mux import Mux
 from trio_sandbox.service import service
 

@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 
 from trio_sandbox.convert import shortened
 from trio_sandbox.errors import RemoteProtocolError
+from trio_sandbox.relay.client_messages import (
+    Ended,
+)
 from trio_sandbox.relay.frames import MAX_BODY, FrameType
 from trio_sandbox.relay.messages import (
     BODIES,
     Configure,
     Done,
-    Ended,
     Exec,
     Exited,
     Hello,

@@ -17,13 +17,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
 from trio_sandbox.errors import LocalProtocolError, RemoteProtocolError
+from trio_sandbox.relay.client_messages import (
+    Attach,
+    Detached,
+    Join,
+    Opened,
+    Welcome,
+)
 from trio_sandbox.relay.credit import WINDOW
 from trio_sandbox.relay.events import DataReceived, Event, MessageReceived, Opener
 from trio_sandbox.relay.frames import Frame, FrameType, Role, encode
 from trio_sandbox.relay.messages import (
-    Attach,
     Deadline,
-    Detached,
     Done,
     Emit,
     Exec,
@@ -31,16 +36,13 @@ from trio_sandbox.relay.messages import (
     Failed,
     Fs,
     Hello,
-    Join,
     Message,
-    Opened,
     Ready,
     Resize,
     Signal,
     Started,
     StdinClosed,
     Subscribe,
-    Welcome,
 )
 from trio_sandbox.relay.mux import Mux
 from trio_sandbox.relay.states import FINAL, SideState

@@ -13,10 +13,19 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from trio_sandbox.relay.admission import Admission, Places
 from trio_sandbox.relay.budget import CLIENT_SESSIONS, WindowBudget
+from trio_sandbox.relay.client_messages import (
+    Attach,
+    Detached,
+)
 from trio_sandbox.relay.connection import ClientConnection
 from trio_sandbox.relay.events import Opener
 from trio_sandbox.relay.frames import FrameType
-from trio_sandbox.relay.messages import Attach, Detached, Exec, Failed, Fs, Subscribe
+from trio_sandbox.relay.messages import (
+    Exec,
+    Failed,
+    Fs,
+    Subscribe,
+)
 from trio_sandbox.relay.states import SideState
 
 from .crowd import Client, LocalSession, World, world

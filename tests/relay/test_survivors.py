@@ -9,9 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from trio_sandbox.relay.client_messages import (
+    Attach,
+    Detached,
+)
 from trio_sandbox.relay.events import JOINED_SIZE
 from trio_sandbox.relay.frames import FrameType
-from trio_sandbox.relay.messages import Attach, Detached, Exec, Exited, Failed
+from trio_sandbox.relay.messages import (
+    Exec,
+    Exited,
+    Failed,
+)
 from trio_sandbox.relay.survivors import ENDED_LIMIT, REPLAY_BYTES, RecentOutput
 
 from .crowd import Client, World, settle, world
@@ -195,8 +203,9 @@ async def test_commands_of_all_survivors_fit_into_one_answer() -> None:
             await say(client, FrameType.DETACH, local)
             if number % 2:
                 await end(w, number)
+        from trio_sandbox.relay.client_messages import Answer
         from trio_sandbox.relay.frames import MAX_BODY
-        from trio_sandbox.relay.messages import Answer, encode_body
+        from trio_sandbox.relay.messages import encode_body
 
         assert len(w.relay.survivors.infos) > ENDED_LIMIT
         assert len(encode_body(Answer(console_tail="x" * 16_384, sessions=w.relay.survivors.infos))) < MAX_BODY

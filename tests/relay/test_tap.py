@@ -9,7 +9,13 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_sandbox.relay.frames import FrameType
-from trio_sandbox.relay.messages import Done, Exec, Fs, Started, Subscribe
+from trio_sandbox.relay.messages import (
+    Done,
+    Exec,
+    Fs,
+    Started,
+    Subscribe,
+)
 
 from .scripted import EXITED, linked, open_session
 

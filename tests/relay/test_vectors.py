@@ -17,7 +17,15 @@ from trio_sandbox.client.options import MAX_TIMEOUT_MS
 from trio_sandbox.errors import RemoteProtocolError
 from trio_sandbox.relay.bridge import MAX_DEADLINE_MS
 from trio_sandbox.relay.frames import HEADER, RULES, Frame, FrameReader, FrameType, Role, encode
-from trio_sandbox.relay.messages import BODIES, EMPTY, MAX_PING, Deadline, Exec, decode_body_untrusted, encode_body
+from trio_sandbox.relay.messages import (
+    BODIES,
+    EMPTY,
+    MAX_PING,
+    Deadline,
+    Exec,
+    decode_body_untrusted,
+    encode_body,
+)
 
 FOLDER = Path(__file__).parents[2] / "guest" / "vectors"
 SENDERS = {"to_host": Role.GUEST, "to_guest": Role.HOST, "to_relay": Role.CLIENT, "to_client": Role.RELAY}

@@ -13,8 +13,14 @@ import trio_websocket
 from trio_websocket import ConnectionClosed, wrap_client_stream
 
 from trio_sandbox.errors import StorageError
+from trio_sandbox.relay.client_messages import (
+    Join,
+)
 from trio_sandbox.relay.frames import HEADER, MAX_BODY, Frame, FrameType, Role, encode
-from trio_sandbox.relay.messages import Exec, Join, encode_body
+from trio_sandbox.relay.messages import (
+    Exec,
+    encode_body,
+)
 from trio_sandbox.relay.websocket_listener import CLOSE_TIMEOUT, SUBPROTOCOL, WebSocketListener
 from trio_sandbox.service import service
 

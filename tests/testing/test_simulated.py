@@ -19,7 +19,9 @@ from trio_sandbox import (
     Stdin,
 )
 from trio_sandbox.relay.liveness import PING_INTERVAL, PING_TIMEOUT
-from trio_sandbox.relay.messages import BootFailed
+from trio_sandbox.relay.messages import (
+    BootFailed,
+)
 from trio_sandbox.testing import Faults, Program, SimulatedGuest, simulated_sandbox
 
 pytestmark = pytest.mark.anyio

@@ -20,7 +20,7 @@ from trio_sandbox.cli.output import show_json, show_table
 from trio_sandbox.cli.words import ProgramCommand
 
 if TYPE_CHECKING:
-    from trio_sandbox.relay.messages import SessionInfo
+    from trio_sandbox.relay.client_messages import SessionInfo
 
 
 @click.command(cls=ProgramCommand)

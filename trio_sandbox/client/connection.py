@@ -28,9 +28,18 @@ from trio_sandbox.errors import (
     SandboxPausedError,
 )
 from trio_sandbox.lifecycle import State
+from trio_sandbox.relay.client_messages import (
+    Busy,
+    Ended,
+    Join,
+    Welcome,
+)
 from trio_sandbox.relay.events import DataReceived, Event, MessageReceived, Opener, PingReceived
 from trio_sandbox.relay.frames import PROTOCOL_VERSION, FrameType, Role
-from trio_sandbox.relay.messages import Busy, Ended, Failed, Join, Message, Welcome
+from trio_sandbox.relay.messages import (
+    Failed,
+    Message,
+)
 from trio_sandbox.relay.mux import Mux
 from trio_sandbox.relay.session import SessionBuffer
 from trio_sandbox.relay.states import FINAL, SideState

@@ -18,7 +18,12 @@ from trio_sandbox.client.transport import ProgramSession, SandboxControl
 from trio_sandbox.errors import ExecFailedError, RemoteProtocolError
 from trio_sandbox.relay.events import DataReceived, MessageReceived
 from trio_sandbox.relay.frames import FrameType
-from trio_sandbox.relay.messages import Done, Emit, Failed, Subscribe
+from trio_sandbox.relay.messages import (
+    Done,
+    Emit,
+    Failed,
+    Subscribe,
+)
 
 Overflow = Literal["drop_oldest", "drop_newest"]
 

@@ -29,7 +29,10 @@ from trio_sandbox.client.host_tree import Budget
 from trio_sandbox.client.transport import ProgramSession
 from trio_sandbox.errors import ExecFailedError, FilesystemError, RemoteProtocolError
 from trio_sandbox.relay.events import Opener
-from trio_sandbox.relay.messages import Done, Fs
+from trio_sandbox.relay.messages import (
+    Done,
+    Fs,
+)
 
 HostPath = str | os.PathLike[str]
 

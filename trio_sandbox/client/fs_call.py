@@ -23,7 +23,11 @@ from trio_sandbox.errors import (
 )
 from trio_sandbox.relay.events import DataReceived
 from trio_sandbox.relay.frames import FrameType
-from trio_sandbox.relay.messages import Done, Failed, StdinClosed
+from trio_sandbox.relay.messages import (
+    Done,
+    Failed,
+    StdinClosed,
+)
 
 MAX_ERRNO = 4095
 """The largest that Linux has."""

@@ -13,7 +13,9 @@ import attrs
 from trio_sandbox.client.fs_types import FOLDER, MAX_PATH, REGULAR, SYMLINK, TYPE_BITS, FsEntry, FsMetadata, path_text
 from trio_sandbox.convert import MapStream, pack_map
 from trio_sandbox.errors import RemoteProtocolError
-from trio_sandbox.relay.messages import FileStatus
+from trio_sandbox.relay.messages import (
+    FileStatus,
+)
 
 MAX_NAME = 255
 """Bytes of one name in a folder."""

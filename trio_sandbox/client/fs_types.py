@@ -14,7 +14,9 @@ import posixpath
 import attrs
 
 from trio_sandbox.errors import FilesystemError
-from trio_sandbox.relay.messages import FileStatus
+from trio_sandbox.relay.messages import (
+    FileStatus,
+)
 
 GuestPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 

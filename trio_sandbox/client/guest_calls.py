@@ -20,7 +20,9 @@ from trio_sandbox.client.program import ExecHandle, Leave
 from trio_sandbox.client.rlimits import Rlimit
 from trio_sandbox.client.terminal import Terminal
 from trio_sandbox.client.transport import SandboxControl
-from trio_sandbox.relay.messages import Attach
+from trio_sandbox.relay.client_messages import (
+    Attach,
+)
 
 
 class GuestCalls:

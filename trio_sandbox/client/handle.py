@@ -28,7 +28,10 @@ from trio_sandbox.lifecycle import State
 from trio_sandbox.logs.entry import LogEntry
 from trio_sandbox.logs.places import found_logs
 from trio_sandbox.logs.query import Query
-from trio_sandbox.relay.messages import Answer, Request
+from trio_sandbox.relay.client_messages import (
+    Answer,
+    Request,
+)
 from trio_sandbox.state.places import folder_of, forget, kill_process, store_of
 from trio_sandbox.state.rows import RunRow, SandboxRow, Tenure
 

@@ -8,7 +8,9 @@ import anyio
 import attrs
 
 from trio_sandbox.errors import SandboxCrashedError, SandboxNotRunningError
-from trio_sandbox.relay.messages import MetricsSample
+from trio_sandbox.relay.client_messages import (
+    MetricsSample,
+)
 
 
 @attrs.frozen

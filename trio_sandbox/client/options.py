@@ -12,7 +12,9 @@ import attrs
 
 from trio_sandbox.client.rlimits import NUMBERS, Rlimit
 from trio_sandbox.config import env_problem
-from trio_sandbox.relay.messages import Exec
+from trio_sandbox.relay.messages import (
+    Exec,
+)
 
 
 class StdinMode(enum.StrEnum):

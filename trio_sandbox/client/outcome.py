@@ -6,7 +6,9 @@ import enum
 
 import attrs
 
-from trio_sandbox.relay.messages import Exited
+from trio_sandbox.relay.messages import (
+    Exited,
+)
 
 
 @attrs.frozen

@@ -25,9 +25,18 @@ from trio_sandbox.client.outcome import ExecEvent, ExecEventType, ExecOutput, Ex
 from trio_sandbox.client.session_end import end_session, wait_for_end
 from trio_sandbox.client.transport import ProgramSession
 from trio_sandbox.errors import ExecFailedError, ExecTimeoutError, LocalProtocolError
+from trio_sandbox.relay.client_messages import (
+    Detached,
+    Opened,
+)
 from trio_sandbox.relay.events import DataReceived, MessageReceived
 from trio_sandbox.relay.frames import FrameType
-from trio_sandbox.relay.messages import Detached, Exited, Failed, Opened, Started, StdinClosed
+from trio_sandbox.relay.messages import (
+    Exited,
+    Failed,
+    Started,
+    StdinClosed,
+)
 
 WAIT_KEEPS = 65_536
 """Bytes of each stream that `wait` keeps of what it drops, for the error of a `timeout=`."""

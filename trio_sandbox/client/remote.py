@@ -31,9 +31,15 @@ from trio_sandbox.home import Home
 from trio_sandbox.lifecycle import End, EndReason
 from trio_sandbox.logs.places import found_logs
 from trio_sandbox.process.order import Ready
+from trio_sandbox.relay.client_messages import (
+    Answer,
+    MetricsSample,
+    Request,
+    SessionInfo,
+    Welcome,
+)
 from trio_sandbox.relay.events import Opener
 from trio_sandbox.relay.frames import FrameType
-from trio_sandbox.relay.messages import Answer, MetricsSample, Request, SessionInfo, Welcome
 from trio_sandbox.state.owner import boot_id
 from trio_sandbox.state.places import forget, last_end
 from trio_sandbox.state.rows import SandboxRow

@@ -26,7 +26,9 @@ from trio_sandbox.home import Home
 from trio_sandbox.lifecycle import End
 from trio_sandbox.logs.entry import LogEntry
 from trio_sandbox.logs.query import Query
-from trio_sandbox.relay.messages import SessionInfo
+from trio_sandbox.relay.client_messages import (
+    SessionInfo,
+)
 from trio_sandbox.state.places import forget, store_of
 from trio_sandbox.state.rows import Tenure
 

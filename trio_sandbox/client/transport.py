@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Protocol
 
 from trio_sandbox.lifecycle import End
+from trio_sandbox.relay.client_messages import (
+    MetricsSample,
+    SessionInfo,
+)
 from trio_sandbox.relay.events import DataReceived, MessageReceived, Opener
-from trio_sandbox.relay.messages import MetricsSample, SessionInfo
 
 
 class ProgramSession(Protocol):

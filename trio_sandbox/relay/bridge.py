@@ -11,10 +11,19 @@ from collections.abc import Callable
 
 from trio_sandbox.errors import RemoteProtocolError
 from trio_sandbox.relay.budget import Grant
+from trio_sandbox.relay.client_messages import (
+    Detached,
+    Opened,
+)
 from trio_sandbox.relay.events import DataReceived, MessageReceived, WindowOpened, append_joined
 from trio_sandbox.relay.frames import FrameType
 from trio_sandbox.relay.link import AgentLink
-from trio_sandbox.relay.messages import Deadline, Detached, Message, Opened, Resize, Signal
+from trio_sandbox.relay.messages import (
+    Deadline,
+    Message,
+    Resize,
+    Signal,
+)
 from trio_sandbox.relay.mux import Mux
 from trio_sandbox.relay.session import SessionEvent
 from trio_sandbox.relay.states import FINAL

@@ -14,7 +14,10 @@ from trio_sandbox.errors import ExecFailedError, LocalProtocolError
 from trio_sandbox.relay.budget import CLIENT_SESSIONS, BudgetExceeded, Grant, WindowBudget
 from trio_sandbox.relay.events import Opener
 from trio_sandbox.relay.link import AgentLink, Sink
-from trio_sandbox.relay.messages import Exec, Fs
+from trio_sandbox.relay.messages import (
+    Exec,
+    Fs,
+)
 
 E2BIG, EAGAIN = 7, 11
 

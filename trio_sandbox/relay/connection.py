@@ -34,20 +34,22 @@ from trio_sandbox.relay.admission import Admission
 from trio_sandbox.relay.bridge import Bridge
 from trio_sandbox.relay.budget import CLIENT_SESSIONS, Grant
 from trio_sandbox.relay.channel import ClientChannel, stdin_wish
-from trio_sandbox.relay.events import DataReceived, Event, MessageReceived, Opener, PingReceived, WindowOpened
-from trio_sandbox.relay.frames import PROTOCOL_VERSION, FrameType, Role
-from trio_sandbox.relay.link import CONTROL_LIMIT, AgentLink, LinkLost
-from trio_sandbox.relay.messages import (
+from trio_sandbox.relay.client_messages import (
     Answer,
     Attach,
     Busy,
     Ended,
-    Exec,
-    Failed,
     Join,
     Request,
-    Resize,
     Welcome,
+)
+from trio_sandbox.relay.events import DataReceived, Event, MessageReceived, Opener, PingReceived, WindowOpened
+from trio_sandbox.relay.frames import PROTOCOL_VERSION, FrameType, Role
+from trio_sandbox.relay.link import CONTROL_LIMIT, AgentLink, LinkLost
+from trio_sandbox.relay.messages import (
+    Exec,
+    Failed,
+    Resize,
 )
 from trio_sandbox.relay.mux import Mux
 from trio_sandbox.relay.states import OPENERS, SideState

@@ -6,8 +6,17 @@ from collections import deque
 
 import attrs
 
+from trio_sandbox.relay.client_messages import (
+    Attach,
+)
 from trio_sandbox.relay.frames import FrameType
-from trio_sandbox.relay.messages import Attach, Emit, Exec, Fs, Message, Subscribe
+from trio_sandbox.relay.messages import (
+    Emit,
+    Exec,
+    Fs,
+    Message,
+    Subscribe,
+)
 
 Opener = Exec | Fs | Emit | Subscribe | Attach
 """What a session can be opened with."""

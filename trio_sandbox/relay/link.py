@@ -20,9 +20,18 @@ from typing import Protocol
 import trio
 
 from trio_sandbox.errors import RemoteProtocolError, UnsupportedError
+from trio_sandbox.relay.client_messages import (
+    Detached,
+)
 from trio_sandbox.relay.events import DataReceived, Event, MessageReceived, Opener, PingReceived
 from trio_sandbox.relay.frames import FrameType, Role
-from trio_sandbox.relay.messages import Detached, ErrorReport, Exec, Fs, Message, Subscribe
+from trio_sandbox.relay.messages import (
+    ErrorReport,
+    Exec,
+    Fs,
+    Message,
+    Subscribe,
+)
 from trio_sandbox.relay.mux import Mux
 from trio_sandbox.relay.session import SessionBuffer, SessionEvent
 from trio_sandbox.relay.states import FINAL, SideState

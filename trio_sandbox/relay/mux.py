@@ -14,6 +14,9 @@ from __future__ import annotations
 import attrs
 
 from trio_sandbox.errors import LocalProtocolError, RemoteProtocolError
+from trio_sandbox.relay.client_messages import (
+    Opened,
+)
 from trio_sandbox.relay.credit import WINDOW, ReceiveWindow, SendWindow
 from trio_sandbox.relay.events import DataReceived, Event, MessageReceived, Opener, PingReceived, WindowOpened
 from trio_sandbox.relay.frames import (
@@ -34,7 +37,6 @@ from trio_sandbox.relay.messages import (
     MAX_PING,
     TYPES,
     Message,
-    Opened,
     decode_body_untrusted,
     encode_body,
 )

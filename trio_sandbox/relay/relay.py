@@ -20,10 +20,19 @@ from trio_sandbox.convert import shortened
 from trio_sandbox.relay.admission import Admission
 from trio_sandbox.relay.budget import Grant
 from trio_sandbox.relay.channel import ClientChannel
+from trio_sandbox.relay.client_messages import (
+    Answer,
+    Attach,
+    Ended,
+    Request,
+    Welcome,
+)
 from trio_sandbox.relay.connection import LAST_WORDS_TIMEOUT, ClientConnection, Transport
 from trio_sandbox.relay.events import Opener
 from trio_sandbox.relay.link import AgentLink, LinkLost, Session
-from trio_sandbox.relay.messages import Answer, Attach, Ended, Exec, Request, Welcome
+from trio_sandbox.relay.messages import (
+    Exec,
+)
 from trio_sandbox.relay.survivors import Survivors
 from trio_sandbox.service import service
 

@@ -8,9 +8,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from trio_sandbox.relay.client_messages import (
+    Opened,
+)
 from trio_sandbox.relay.events import DataReceived, MessageReceived, WindowOpened, append_joined
 from trio_sandbox.relay.frames import FrameType
-from trio_sandbox.relay.messages import Deadline, Opened, Resize, Signal
+from trio_sandbox.relay.messages import (
+    Deadline,
+    Resize,
+    Signal,
+)
 from trio_sandbox.relay.mux import Mux
 from trio_sandbox.relay.states import FINAL
 

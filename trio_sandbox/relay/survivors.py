@@ -14,10 +14,16 @@ import attrs
 from trio_sandbox.errors import ExecFailedError
 from trio_sandbox.relay.budget import Grant
 from trio_sandbox.relay.channel import ClientChannel
+from trio_sandbox.relay.client_messages import (
+    SessionInfo,
+)
 from trio_sandbox.relay.events import JOINED_SIZE, DataReceived, MessageReceived
 from trio_sandbox.relay.frames import FrameType
 from trio_sandbox.relay.link import AgentLink, Sink
-from trio_sandbox.relay.messages import Exec, SessionInfo, Started
+from trio_sandbox.relay.messages import (
+    Exec,
+    Started,
+)
 from trio_sandbox.relay.session import SessionEvent
 from trio_sandbox.relay.states import FINAL
 

@@ -13,7 +13,12 @@ import trio
 from trio_sandbox.client.event_lines import check_name, encode_payload
 from trio_sandbox.relay.events import MessageReceived
 from trio_sandbox.relay.frames import FrameType
-from trio_sandbox.relay.messages import Done, Emit, Failed, Subscribe
+from trio_sandbox.relay.messages import (
+    Done,
+    Emit,
+    Failed,
+    Subscribe,
+)
 from trio_sandbox.testing.pipes import Pipe
 from trio_sandbox.testing.session import AgentSession, Killed
 

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 
 from trio_sandbox.relay.events import DataReceived, MessageReceived
 from trio_sandbox.relay.frames import FrameType
-from trio_sandbox.relay.messages import Exec, Exited, Failed, Message, Resize, Signal, Started, StdinClosed
+from trio_sandbox.relay.messages import (
+    Exec,
+    Exited,
+    Failed,
+    Message,
+    Resize,
+    Signal,
+    Started,
+    StdinClosed,
+)
 from trio_sandbox.testing.files import FileError
 from trio_sandbox.testing.pipes import Pipe
 from trio_sandbox.testing.processes import Process

@@ -6,7 +6,10 @@ import errno
 from collections.abc import Callable
 
 from trio_sandbox.client.fs_types import FOLDER, REGULAR, SYMLINK
-from trio_sandbox.relay.messages import Done, Fs
+from trio_sandbox.relay.messages import (
+    Done,
+    Fs,
+)
 from trio_sandbox.testing.files import UserFiles, walk
 from trio_sandbox.testing.inodes import ENTER, READ, WRITE, FileError, Inode
 

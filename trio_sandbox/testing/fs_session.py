@@ -15,7 +15,11 @@ from trio_sandbox.convert import pack_map
 from trio_sandbox.errors import RemoteProtocolError
 from trio_sandbox.relay.events import DataReceived, MessageReceived
 from trio_sandbox.relay.frames import FrameType
-from trio_sandbox.relay.messages import Done, Fs, StdinClosed
+from trio_sandbox.relay.messages import (
+    Done,
+    Fs,
+    StdinClosed,
+)
 from trio_sandbox.testing import file_ops
 from trio_sandbox.testing.files import UserFiles, walk
 from trio_sandbox.testing.inodes import READ, FileError, Inode

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from trio_sandbox.relay.messages import BootFailed
+from trio_sandbox.relay.messages import (
+    BootFailed,
+)
 from trio_sandbox.testing.faults import Faults
 from trio_sandbox.testing.files import FileError, MemoryFiles
 from trio_sandbox.testing.program import Main, Program

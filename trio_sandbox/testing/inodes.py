@@ -8,7 +8,9 @@ import os
 import attrs
 
 from trio_sandbox.client.fs_types import FOLDER, REGULAR, SYMLINK, TYPE_BITS
-from trio_sandbox.relay.messages import FileStatus
+from trio_sandbox.relay.messages import (
+    FileStatus,
+)
 
 DEVICE = 1
 READ, WRITE, ENTER = 4, 2, 1

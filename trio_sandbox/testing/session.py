@@ -12,7 +12,10 @@ import trio
 
 from trio_sandbox.relay.events import DataReceived, MessageReceived
 from trio_sandbox.relay.frames import MAX_BODY, FrameType
-from trio_sandbox.relay.messages import Deadline, Message
+from trio_sandbox.relay.messages import (
+    Deadline,
+    Message,
+)
 from trio_sandbox.testing.pipes import Pipe
 
 if TYPE_CHECKING:
