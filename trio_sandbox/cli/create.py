@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,8 @@ from trio_sandbox.cli.options import environment, label_option, labels, machine_
 
 if TYPE_CHECKING:
     from trio_sandbox.pull_event import PullEvent
+
+CLEAR = "\r\x1b[K"
 
 
 @click.command()
@@ -64,25 +67,32 @@ async def create_detached(name: str, options: Mapping[str, Any], replace: bool, 
     """The whole of `create`."""
     from trio_sandbox.client.sandbox import Sandbox
 
-    show = _ignore if quiet or not sys.stderr.isatty() else show_event
-    session = Sandbox.create_with_progress(name, detached=True, replace=replace, **options)
-    async with session:
-        async for event in session.progress:
-            show(event)
-        sandbox = await session.result()
-        await sandbox.detach()
+    with _progress_line(not quiet and sys.stderr.isatty()) as show:
+        async with Sandbox.create_with_progress(name, detached=True, replace=replace, **options) as session:
+            async for event in session.progress:
+                show(event)
+            sandbox = await session.result()
+            await sandbox.detach()
     click.echo(name)
 
 
-def show_event(event: PullEvent) -> None:
-    """What happens to the image, in the terminal's last line; the line is empty again when it is there."""
-    click.echo(f"\r\x1b[K{progress_line(event)}", err=True, nl=False)
+@contextmanager
+def _progress_line(is_shown: bool) -> Iterator[Callable[[PullEvent], None]]:
+    """What happens to the image, in the terminal's last line, which is empty again at the end."""
+
+    def show(event: PullEvent) -> None:
+        if is_shown:
+            click.echo(f"{CLEAR}{progress_line(event)}", err=True, nl=False)
+
+    try:
+        yield show
+    finally:
+        if is_shown:
+            click.echo(CLEAR, err=True, nl=False)
 
 
 def progress_line(event: PullEvent) -> str:
-    """One event in words; nothing for the last."""
-    if event.event_type == "complete":
-        return ""
+    """One event in words."""
     from trio_sandbox.cli.output import plain, size
 
     words = event.event_type.replace("_", " ")
@@ -92,7 +102,3 @@ def progress_line(event: PullEvent) -> str:
     if done is not None:
         words += f" {size(done)}" + (f" of {size(event.total_bytes)}" if event.total_bytes else "")
     return f"image {plain(event.reference or '')}: {words} …"
-
-
-def _ignore(event: PullEvent) -> None:
-    """For those who do not look."""

@@ -7,7 +7,7 @@ import sys
 import termios
 import tty
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -106,7 +106,10 @@ async def live(everything: bool, interval: float) -> None:
 async def _until_quit(keyboard: int, scope: trio.CancelScope) -> None:
     while True:
         await trio.lowlevel.wait_readable(keyboard)
-        typed = os.read(keyboard, 64)
+        try:
+            typed = os.read(keyboard, 64)
+        except OSError:  # the terminal has gone
+            typed = b""
         if not typed or set(typed) & set(QUIT):
             scope.cancel(reason="q was typed")
             return
@@ -121,7 +124,8 @@ def _keys() -> Iterator[int]:
         tty.setcbreak(keyboard, termios.TCSANOW)
         yield keyboard
     finally:
-        termios.tcsetattr(keyboard, termios.TCSANOW, before)
+        with suppress(termios.error):  # it has gone
+            termios.tcsetattr(keyboard, termios.TCSANOW, before)
 
 
 def drawn(lines: Sequence[Line]) -> RenderableType:
