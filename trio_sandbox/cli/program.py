@@ -43,6 +43,7 @@ SECTIONS = {
         "ls": ("trio_sandbox.cli.listing:ls", "List sandboxes."),
         "ps": ("trio_sandbox.cli.listing:ls", "The same as ls."),
         "inspect": ("trio_sandbox.cli.listing:inspect", "Show all that is known of sandboxes."),
+        "logs": ("trio_sandbox.cli.logs:logs", "Print what programs have printed, and what became of a sandbox."),
         "metrics": ("trio_sandbox.cli.usage:metrics", "Show what a sandbox uses."),
         "top": ("trio_sandbox.cli.top:top", "Show what all sandboxes use, live."),
     },
