@@ -22,8 +22,8 @@ from trio_sandbox.logs.rotation import KEPT, LIMIT, Line, RotatingFile
 LINGER = 0.005
 """Seconds that the thread lets entries gather: a wake-up for each would cost the program more than the writing."""
 REST = 9
-"""How much longer than it computes the thread rests: a flood should be dropped rather than take more than a tenth of the
-loop's time."""
+"""How much longer than it computes the thread rests: a flood should be dropped rather than take more than a tenth of
+the loop's time."""
 BATCH = 64
 """Entries that are encoded and written at once: at most 4 MiB of data."""
 
