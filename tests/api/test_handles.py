@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -15,6 +17,7 @@ from tests.real.traces import users
 from trio_sandbox import (
     EndReason,
     Home,
+    ImageNotFoundError,
     Sandbox,
     SandboxAlreadyExistsError,
     SandboxConfig,
@@ -24,6 +27,8 @@ from trio_sandbox import (
     SandboxNotRunningError,
     SandboxPausedError,
     SandboxStillRunningError,
+    WebSocketAddress,
+    connect,
 )
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("nothing_left")]
@@ -311,3 +316,69 @@ async def test_kill_9_of_the_machine_and_of_the_process_are_crashes(home: Home) 
         assert (end.reason, end.exit_code) == (EndReason.VMM_EXITED, -9)
         assert (await handle.refresh()).status == "crashed"
         assert [(run.state, run.reason) for run in await handle.runs()] == [("crashed", "vmm-exited")] * 2
+
+
+async def test_its_end_from_several_tasks_at_once() -> None:
+    async with await Sandbox.create("popular", image="local/base") as sb:
+        seen = []
+
+        async def wait() -> None:
+            seen.append(await sb.wait())
+
+        async with anyio.create_task_group() as group:
+            for call in (wait, wait, sb.stop, sb.stop, wait):
+                group.start_soon(call)
+        assert seen == [(0, True)] * 3
+
+
+@pytest.mark.parametrize("by_handle", [True, False])
+async def test_a_process_that_does_not_answer_is_killed(monkeypatch: pytest.MonkeyPatch, by_handle: bool) -> None:
+    for name in ("remote.CONNECT_TIMEOUT", "remote.END_TIMEOUT", "ownership.PROCESS_TIMEOUT", "handle.PROCESS_TIMEOUT"):
+        monkeypatch.setattr(f"trio_sandbox.client.{name}", 0.3)
+    async with await Sandbox.create("frozen", image="local/base") as sb:
+        handle = await Sandbox.get("frozen")
+        owner = handle._row.owner
+        assert owner is not None
+        os.kill(owner.pid, signal.SIGSTOP)
+        await (handle.kill() if by_handle else sb.kill())
+        assert (await handle.refresh()).status == "stopped"
+        (run,) = await handle.runs()
+        assert (run.reason, run.exit_code) == ("killed", -9)
+        assert (await sb.end()).reason is EndReason.KILLED
+
+
+async def test_what_it_stands_on_is_written_down(home: Home) -> None:
+    """Its image may change its meaning, or go: what was started from it starts again."""
+    image = home.images / "local" / "moved"
+    shutil.copytree(home.images / "local" / "base", image, copy_function=os.link)
+    try:
+        sb = await Sandbox.create("pinned", image="local/moved")
+    finally:
+        shutil.rmtree(image)
+    await sb.shell("echo kept > /root/note")
+    await sb.stop()
+    again = await Sandbox.start("pinned")
+    async with again, sb:
+        assert (await again.shell("cat /root/note; python3 -c 'print(1)'")).stdout_text == "kept\n1\n"
+        with pytest.raises(ImageNotFoundError):
+            await Sandbox.create("other", image="local/moved")
+
+
+async def test_a_guest_cannot_kill_its_agent() -> None:
+    async with await Sandbox.create("safe", image="local/base") as sb:
+        await sb.shell("kill -9 1")
+        assert (await sb.ping()).latency_ms > 0
+
+
+async def test_where_else_it_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    token = "t" * 20
+    options: dict[str, Any] = {"listen": "sb.sock", "websocket": WebSocketAddress(token=token)}
+    async with await Sandbox.create("open", image="local/base", **options) as sb:
+        assert sb.token == token
+        _, listening, websocket = sb.addresses
+        assert listening == str(tmp_path / "sb.sock")
+        assert websocket.startswith("ws://127.0.0.1:")
+        async with await connect("sb.sock") as other:
+            assert (await other.exec("true")).success
+            assert not await other.owns_lifecycle

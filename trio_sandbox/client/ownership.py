@@ -35,6 +35,7 @@ class Ownership:
     report: Report
     """Its end is the end of the sandbox's process."""
     is_held: bool = True
+    _ending: anyio.Lock = attrs.Factory(anyio.Lock)
 
     def set_free(self) -> None:
         """The sandbox goes on without this process. Harmless when it was set free before."""
@@ -57,16 +58,17 @@ class Ownership:
         """Wait for the end of the sandbox's process, which has been asked for, and kill it when it does not come; then
         nothing is held any more.
         """
-        if self.leash is None:
-            return
-        with anyio.move_on_after(PROCESS_TIMEOUT) as patience:
-            await self.report.ended()
-        if patience.cancelled_caught:
-            os.kill(self.pid, signal.SIGKILL)  # its pipe is open: the number is still its own
-        await wait_for_exit(self.pid)
-        if patience.cancelled_caught:
-            await anyio.to_thread.run_sync(note_kill, self.home, self.name)
-        self._let_go()
+        async with self._ending:  # several may wait for it at once
+            if self.leash is None:
+                return
+            with anyio.move_on_after(PROCESS_TIMEOUT) as patience:
+                await self.report.ended()
+            if patience.cancelled_caught:
+                os.kill(self.pid, signal.SIGKILL)  # its pipe is open: the number is still its own
+            await wait_for_exit(self.pid)
+            if patience.cancelled_caught:
+                await anyio.to_thread.run_sync(note_kill, self.home, self.name)
+            self._let_go()
 
     def _let_go(self) -> None:
         if self.leash is not None:
