@@ -164,7 +164,7 @@ WORKER = """
         chance = random.Random(int(sys.argv[1]))
         made = 0
         for number in range(int(sys.argv[2])):
-            name = chance.choice(["a", "b", "c"])
+            name = chance.choice("abcdef")
             try:
                 async with await Sandbox.create(name, image="local/base") as sb:
                     made += 1
@@ -175,7 +175,7 @@ WORKER = """
             except SandboxAlreadyExistsError:
                 pass
             try:
-                await Sandbox.remove(chance.choice(["a", "b", "c"]))
+                await Sandbox.remove(chance.choice("abcdef"))
             except (SandboxNotFoundError, SandboxStillRunningError):
                 pass
         print(made)

@@ -14,6 +14,7 @@ from trio_sandbox.errors import SandboxNotFoundError, SandboxStillRunningError
 from trio_sandbox.home import Home
 from trio_sandbox.lifecycle import End, EndReason
 from trio_sandbox.locks import waited_name
+from trio_sandbox.state.owner import Owner
 from trio_sandbox.state.rows import SandboxRow
 from trio_sandbox.state.store import Store
 
@@ -102,8 +103,19 @@ def forget(home: Home, name: str, *, identity: tuple[int, int] | None = None, mi
         return
     with waited_name(home, name, FORGET_TIMEOUT):
         if _may_be_forgotten(home, name, identity, missing_ok):  # still: nobody can create it while we have its name
-            remove_traces(home, name)
-            store_of(home).discard(name)
+            erase(home, name)
+
+
+def erase(home: Home, name: str) -> None:
+    """Remove a sandbox that nobody runs, with all that it kept; the caller has its name. Harmless when it is gone.
+
+    The row goes last, and says meanwhile that the sandbox goes with its owner, which we are: so whoever comes across
+    half of it after our death removes the rest.
+    """
+    store = store_of(home)
+    store.condemn(name, Owner.current())
+    remove_traces(home, name)
+    store.discard(name)
 
 
 def _may_be_forgotten(home: Home, name: str, identity: tuple[int, int] | None, missing_ok: bool) -> bool:
@@ -116,7 +128,7 @@ def _may_be_forgotten(home: Home, name: str, identity: tuple[int, int] | None, m
         return identity is None
     if identity not in (None, (row.created_ns, runs[-1].number if runs else 0)):
         return False
-    if row.is_live:
+    if row.is_live and not row.is_going:
         raise SandboxStillRunningError(name)
     return True
 

@@ -23,7 +23,7 @@ from trio_sandbox.home import Home
 from trio_sandbox.lifecycle import TERMINAL, End, State
 from trio_sandbox.service import service
 from trio_sandbox.state.owner import Owner
-from trio_sandbox.state.places import folder_of, remove_traces, store_of
+from trio_sandbox.state.places import erase, folder_of, store_of
 from trio_sandbox.state.rows import SandboxRow, Tenure
 from trio_sandbox.state.store import Store
 
@@ -128,7 +128,7 @@ async def recorded(
             yield record
     finally:
         if tenure is Tenure.EPHEMERAL or (tenure is Tenure.NEW and not (record.has_run and is_kept())):
-            await record.write(_forget, record)  # noqa: ASYNC102 - shielded within
+            await record.write(erase, home, record.name)  # noqa: ASYNC102 - shielded within
         elif not record.has_run:  # the start came to nothing: it is what it was
             was = record.row
             await record.write(store.update, was.name, state=was.state, detached=was.detached, owner=None)  # noqa: ASYNC102
@@ -157,8 +157,3 @@ async def _claimed(store: Store, config: SandboxConfig, tenure: Tenure, detached
     with trio.CancelScope(shield=True):  # bounded by BUSY_TIMEOUT
         await trio.to_thread.run_sync(store.add, row)
     return row
-
-
-def _forget(record: Record) -> None:
-    remove_traces(record.home, record.name)
-    record.store.discard(record.name)

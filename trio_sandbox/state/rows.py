@@ -58,6 +58,11 @@ class SandboxRow:
         """Whether it claims to be running; `Owner.is_alive` tells whether that is so."""
         return self.state in LIVE
 
+    @property
+    def is_going(self) -> bool:
+        """Whether it is about to be forgotten: it ends and is ephemeral, or is being removed."""
+        return self.ephemeral and self.state is State.STOPPING
+
 
 @attrs.frozen
 class RunRow:

@@ -125,6 +125,12 @@ class Store:
             database.execute("DELETE FROM sandbox WHERE name = ?", (name,))
             return row
 
+    def condemn(self, name: str, owner: Owner) -> None:
+        """Have a sandbox go with `owner`, which is about to remove it. Harmless for one that is not known."""
+        with self._transaction() as database:
+            if self._find(database, name, reconciled=False) is not None:
+                self._update(database, name, state=State.STOPPING, ephemeral=True, owner=owner, socket="")
+
     def discard(self, name: str) -> None:
         """Forget a sandbox, if it is known."""
         with self._transaction() as database:
