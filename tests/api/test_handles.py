@@ -250,7 +250,8 @@ async def test_the_longest_name(home: Home) -> None:
         async with await handle.connect() as other:
             assert (await other.exec("true")).success
         await sb.stop()
-        await (await handle.start()).stop()
+        async with await handle.start() as again:
+            assert (await again.exec("true")).success
 
 
 async def test_the_longest_name_in_a_long_data_folder(home: Home, tmp_path: Path) -> None:
@@ -297,6 +298,7 @@ async def test_a_panic_is_told_by_the_handle_and_by_the_runs() -> None:
         assert (await again.exec("true")).success
         await again.stop()
         assert [run.reason for run in await handle.runs()] == ["kernel-panic", "requested"]
+        await handle.remove()
 
 
 async def test_kill_9_of_the_machine_and_of_the_process_are_crashes(home: Home) -> None:
@@ -316,6 +318,7 @@ async def test_kill_9_of_the_machine_and_of_the_process_are_crashes(home: Home) 
         assert (end.reason, end.exit_code) == (EndReason.VMM_EXITED, -9)
         assert (await handle.refresh()).status == "crashed"
         assert [(run.state, run.reason) for run in await handle.runs()] == [("crashed", "vmm-exited")] * 2
+        await handle.remove()
 
 
 async def test_its_end_from_several_tasks_at_once() -> None:

@@ -101,3 +101,12 @@ def test_a_kill_is_written_down_and_an_ephemeral_one_is_gone_with_it(home: Home)
     assert store_of(home).runs("stays")[-1].reason == "killed"
     assert not folder_of(home, "goes").exists()
     assert row.owner is None
+
+
+def test_a_kill_that_came_late_changes_nothing(home: Home) -> None:
+    stopped(home, "worker")
+    store_of(home).claim("worker", Owner.current())
+    store_of(home).begin_run("worker")
+    store_of(home).end_run("worker", End(EndReason.KERNEL_PANIC, 1))
+    note_kill(home, "worker")
+    assert store_of(home).get("worker").state is State.CRASHED

@@ -54,15 +54,18 @@ class Ownership:
             except BrokenPipeError:  # it has ended
                 pass
 
-    async def ended(self) -> None:
-        """Wait for the end of the sandbox's process, which has been asked for, and kill it when it does not come; then
-        nothing is held any more.
+    async def ended(self, *, forced: bool = True) -> None:
+        """Wait for the end of the process of a sandbox that has ended, or was asked to; then nothing is held any more.
+
+        forced: kill it when that does not come. Else it is left to itself after a while.
         """
         async with self._ending:  # several may wait for it at once
             if self.leash is None:
                 return
             with anyio.move_on_after(PROCESS_TIMEOUT) as patience:
                 await self.report.ended()
+            if patience.cancelled_caught and not forced:
+                return
             if patience.cancelled_caught:
                 os.kill(self.pid, signal.SIGKILL)  # its pipe is open: the number is still its own
             await wait_for_exit(self.pid)

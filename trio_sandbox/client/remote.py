@@ -196,7 +196,7 @@ class RemoteControl:
             if self.connection.ended is None:
                 return await self._end_in_store(error)
         if self.ownership is not None:
-            await self.ownership.ended()
+            await self.ownership.ended(forced=False)
         ended = self.connection.ended
         assert ended is not None
         return End(EndReason(ended.reason), ended.exit_code, ended.console_tail)
@@ -209,7 +209,7 @@ class RemoteControl:
                 end = await anyio.to_thread.run_sync(last_end, self.home, self.name)
                 if end is not None:
                     if self.ownership is not None:
-                        await self.ownership.ended()
+                        await self.ownership.ended(forced=False)
                     return end
                 await anyio.sleep(POLL)
         raise error

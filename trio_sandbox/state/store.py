@@ -164,11 +164,11 @@ class Store:
             return cursor.lastrowid
 
     def end_run(self, name: str, end: End) -> None:
-        """The sandbox has ended: nobody owns it any more. An ephemeral one is forgotten. Harmless for one that was
-        removed meanwhile.
+        """The sandbox has ended: nobody owns it any more. An ephemeral one is forgotten. Harmless for one that had ended
+        before, or was removed.
         """
         with self._transaction() as database:
-            if (row := self._find(database, name, reconciled=False)) is not None:
+            if (row := self._find(database, name, reconciled=False)) is not None and row.is_live:
                 self._over(database, row, end)
 
     def runs(self, name: str) -> tuple[RunRow, ...]:
