@@ -1,82 +1,146 @@
-"""No bytes from the host may crash the agent: each stream ends in answers, and in an orderly end of the agent."""
+"""Whatever a host says, the agent answers it as the wire promises, goes on or ends in order, and leaves nothing behind.
+
+`make test` says the same 100,000 frames every time; `make fuzz` says others for FUZZ_SECONDS. A failure names the seed
+of its round: `make fuzz FUZZ_SEED=…` begins with it.
+"""
 
 from __future__ import annotations
 
-import json
-import socket
-from typing import Any
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+import attrs
+import pytest
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from tests.guest.agent_client import CONFIGURE, HEADER, NAMES, TEMPLATE, TYPES, Client, encode, exec_map
-from tests.guest.conftest import GUEST, Launch
+from tests.guest.chamber import Chamber
+from tests.guest.frame_strategies import Script, boots, conversations
+from tests.guest.fuzz_agent import FuzzedAgent
 
-VECTORS: list[dict[str, Any]] = json.loads((GUEST / "vectors" / "frames.json").read_text())["frames"]
-FRAMES = [bytes.fromhex(vector["hex"]) for vector in VECTORS if vector["direction"] == "to_guest"]
-FRAMES += [encode("EXEC", exec_map(["true"], stdin=True), session) for session in (1, 2, 3)]
-FRAMES = [frame for frame in FRAMES if TYPES.get(frame[4]) not in ("SHUTDOWN", "CONFIGURE")]
-
-CONTAINERS = st.sampled_from(
-    ["EXEC", "SIGNAL", "CLOCK", "STDIN", "CREDIT", "RESIZE", "DEADLINE", "FS", "EMIT", "SUBSCRIBE"]
-)
-
-
-@st.composite
-def mutated(draw: st.DrawFn) -> bytes:
-    """Some good frame with a few bytes changed, its length kept true or not."""
-    frame = bytearray(draw(st.sampled_from(FRAMES)))
-    for _ in range(draw(st.integers(0, 4))):
-        at = draw(st.integers(0, len(frame) - 1))
-        frame[at] = draw(st.integers(0, 255))
-    if draw(st.booleans()):  # past the checks of the header, into those of the body
-        body = bytes(frame[HEADER.size :])
-        session = 0 if TYPES.get(frame[4]) in ("PING", "CLOCK", "CLIENT_GONE", "IDENTIFY") else draw(st.integers(1, 4))
-        kind = frame[4] if frame[4] in NAMES.values() else NAMES["EXEC"]
-        frame = bytearray(HEADER.pack(len(body), kind, 0, 0, session, 0) + body)
-    return bytes(frame)
+FRAMES = 100_000
+BOOTS = 100
+ROUND = 50  # scripts with one seed
+LIFE = 300  # scripts that one agent hears at most
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
+NEWEST_MAX = 0xFFFF_0000  # session ids only grow: an agent that was told of a later one has no room left
 
 
-garbage = st.builds(
-    lambda name, body, session: encode(name, body, session if name != "CLOCK" else 0),
-    CONTAINERS,
-    st.binary(max_size=200),
-    st.integers(1, 4),
-)
-streams = st.lists(st.one_of(mutated(), garbage), min_size=1, max_size=12).map(b"".join)
+@pytest.fixture(scope="module")
+def chamber(programs: Path) -> Iterator[Chamber]:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        os.chmod(name, 0o755)
+        yield Chamber.build(Path(name) / "root", programs / "agent")
 
 
-@settings(
-    max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-    derandomize=True,
-)
-@given(stream=streams, cut=st.integers(1, 400), template=st.booleans())
-def test_mutated_streams(launch: Launch, stream: bytes, cut: int, template: bool) -> None:
-    # `launch` checks that the agent ended by itself, with status 0 and no word of a sanitizer.
-    with launch() as agent:
-        agent.configure(TEMPLATE if template else CONFIGURE)
+@attrs.define
+class Fuzzer:
+    """Says scripts to one agent after the other."""
+
+    chamber: Chamber
+    log: Path
+    frames: int = 0
+    scripts: int = 0
+    agents: int = 0
+    agent: FuzzedAgent | None = None
+
+    def boot(self, script: Script) -> None:
+        """One script as the first words that an agent hears."""
+        self.close()
+        with self._talking() as agent:
+            agent.say(script.render(0), script.cuts)
+            agent.settle(gently=False)
+            agent.finish()
+        self.close()
+
+    def converse(self, script: Script) -> None:
+        """One script. The agent stays for the next one, if it is still there."""
+        with self._talking() as agent:
+            if not agent.serves:
+                agent.configure()
+            agent.say(script.render(agent.oracle.newest), script.cuts, script.eager)
+            if script.hangs_up:
+                agent.hang_up()
+                self.close()
+                return
+            agent.settle(script.gently)
+            if not agent.serves or agent.scripts > LIFE or agent.oracle.newest > NEWEST_MAX:
+                agent.finish()
+                self.close()
+
+    @contextmanager
+    def _talking(self) -> Iterator[FuzzedAgent]:
+        if self.agent is None:
+            self.agents += 1
+            self.agent = FuzzedAgent.launch(self.chamber, self.log)
+        agent, before = self.agent, self.agent.oracle.frames
         try:
-            for at in range(0, len(stream), cut):
-                agent.send_raw(stream[at : at + cut])
-            agent.socket.shutdown(socket.SHUT_WR)  # what follows might be taken for the body of a frame cut short
-        except (BrokenPipeError, ConnectionResetError):
-            return  # it has said ERROR and gone
+            yield agent
+        except BaseException as error:
+            error.add_note(f"It had heard {agent.scripts} scripts. {agent.complaints()}")
+            self.close()
+            raise
+        self.scripts += 1
+        self.frames += agent.oracle.frames - before
+
+    def close(self) -> None:
+        if self.agent:
+            self.agent.close()
+            self.agent = None
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
-@given(body=st.binary(max_size=300), change=st.integers(0, 200), value=st.integers(0, 255))
-def test_mutated_configure(launch: Launch, body: bytes, change: int, value: int) -> None:
-    good = bytearray(encode("CONFIGURE", TEMPLATE)[HEADER.size :])
-    good[change % len(good)] = value
-    for raw in (body, bytes(good)):
-        with launch(may_fail=True) as agent:
-            agent.expect("HELLO")
-            agent.send("CONFIGURE", raw)
-            assert agent.receive().name in ("READY", "BOOT_FAILED")
+@pytest.fixture
+def fuzzer(chamber: Chamber, tmp_path: Path) -> Iterator[Fuzzer]:
+    fuzzer = Fuzzer(chamber, tmp_path / "agent.log")
+    yield fuzzer
+    fuzzer.close()
 
 
-def test_garbage_is_answered(agent: Client) -> None:
-    agent.send_raw(b"\xff" * 16)
-    assert agent.expect("ERROR").body["code"] == "bad_length"
+def rounds(say: Callable[[Script], None], scripts: st.SearchStrategy[Script]) -> Iterator[None]:
+    """Each `next` says a round of scripts. The same ones in every run, unless FUZZ_SECONDS asks for others."""
+    first = 0 if not SECONDS else int(os.environ.get("FUZZ_SEED") or random.SystemRandom().getrandbits(32))
+    how = settings(
+        max_examples=ROUND,
+        deadline=None,
+        database=None if not SECONDS else settings.default.database,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+    )
+    for number in count(first):
+
+        @seed(number)
+        @how
+        @given(scripts)
+        def say_scripts(script: Script) -> None:
+            say(script)
+
+        try:
+            say_scripts()
+        except BaseException as error:
+            error.add_note(f"The seed of this round was {number}.")
+            raise
+        yield
+
+
+def test_conversations(fuzzer: Fuzzer) -> None:
+    began = time.monotonic()
+    for _ in rounds(fuzzer.converse, conversations()):
+        spent = time.monotonic() - began
+        if fuzzer.frames >= FRAMES and spent >= SECONDS:
+            break
+    rate = fuzzer.frames / spent
+    print(f"\n{fuzzer.frames} frames in {fuzzer.scripts} scripts to {fuzzer.agents} agents, {rate:.0f} frames/s")
+    assert fuzzer.frames >= FRAMES
+
+
+def test_boots(fuzzer: Fuzzer) -> None:
+    began = time.monotonic()
+    for _ in rounds(fuzzer.boot, boots()):
+        if fuzzer.scripts >= BOOTS and time.monotonic() - began >= SECONDS / 10:
+            break
