@@ -64,7 +64,8 @@ _Noreturn void fs_help(const struct agent *agent, void *context)
         unblock_signals();
         operations[request->op](request, &result);
     }
-    close(STDIN_FILENO); // first, so that the agent can tell the host to stop sending before it tells why
+    if (!result.no_user)     // then the agent says FAILED and nothing else
+        close(STDIN_FILENO); // first, so that the agent can tell the host to stop sending before it tells why
     fs_write_all(STATUS_FD, &result, sizeof result);
     _exit(0);
 }

@@ -82,6 +82,11 @@ void input_receive(struct agent *agent, struct session *session, const struct he
 
 static void broken(struct agent *agent, struct session *session, int error)
 {
+    // Why nobody reads may be there already. A session that never started says FAILED alone.
+    if (session->status.fd >= 0)
+        session_status_ready(agent, session);
+    if (session->input.watch.fd < 0)
+        return; // that was the end of it
     struct message body = encode_stdin_closed(error);
     size_t dropped = session->input.waiting.size;
     if (session->input.terminal) { // nobody holds it now, but it may be opened again by its name

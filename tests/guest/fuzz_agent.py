@@ -193,6 +193,7 @@ class FuzzedAgent:
             assert agent.heard.pop(0).type is FrameType.HELLO
             shell = _children(agent.process.pid)[0]
             agent.pid = _children(shell)[0]
+            agent.descriptors = _descriptors(agent.pid)
         except BaseException as error:
             error.add_note(agent.complaints())
             agent.close()
@@ -209,7 +210,6 @@ class FuzzedAgent:
         """Until it serves."""
         self.say(encode("CONFIGURE", CONFIGURE))
         self._answered()
-        self.descriptors = _descriptors(self.pid)
 
     def _answered(self) -> None:
         """Until it has taken all that was sent, and has said all that it must."""
