@@ -15,7 +15,7 @@ ifdef PYTHON
 export PYTHON
 endif
 
-.PHONY: help setup venv run test check format bench soak guest clean
+.PHONY: help setup venv run test check format bench soak fuzz guest clean
 
 help:
 	@echo 'make run      set up what is missing, boot a sandbox and run a small program in it'
@@ -24,6 +24,7 @@ help:
 	@echo 'make setup    only set up'
 	@echo 'make bench    measure, side by side with bare QEMU'
 	@echo 'make soak     hundreds of boots, looking for hangs and leaks; takes a while'
+	@echo 'make fuzz     say anything to the guest agent for FUZZ_SECONDS=600; FUZZ_SEED=N begins where a failure was'
 	@echo 'make guest    compile the guest agent by itself, plainly and with sanitizers'
 	@echo 'make format   put Python and C into the form that `make check` asks for'
 	@echo 'make clean    remove what was built in the checkout; the data folder stays'
@@ -60,6 +61,13 @@ bench: setup
 
 soak: setup
 	$(BIN)/python -m pytest -m soak -o faulthandler_timeout=3600 $(ARGS)
+
+FUZZ_SECONDS = 600
+
+# Failures are kept in .hypothesis/, so the next run begins with them.
+fuzz: venv
+	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) $(BIN)/python -m pytest tests/guest/test_fuzz.py -s \
+		-o faulthandler_timeout=0 $(ARGS)
 
 guest: venv
 	$(MAKE) -C guest all sanitized

@@ -1,8 +1,8 @@
 """A room of its own for an agent that anything may be said to: nothing of the host can be reached from it.
 
 The agent runs as an ordinary process here, and a fuzzer asks it to run programs and to remove files. So it lives in
-namespaces of its own (user, mount, pid, network, IPC, host name), below a root that holds copies of five small programs
-and what they are linked to, read-only, and a /tmp of 16 MiB in memory. Its root has no power outside: it is nobody there.
+namespaces of its own (user, mount, pid, network, IPC, host name), below a root that holds copies of a few small
+programs and what they are linked to, read-only, and a /tmp of 16 MiB in memory. Who is root in there is nobody outside.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -44,6 +43,11 @@ _RUN = '/agent --fd "$1" --events /tmp/events.sock; exit $?'
 _NAMESPACES = (
     "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts"
 )  # fmt: skip
+
+
+def _outsider() -> dict[str, Any]:
+    """Who the root of the room is outside of it: for Popen."""
+    return {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.getuid() == 0 else {}
 
 
 def _libraries(program: Path) -> set[Path]:
@@ -79,12 +83,23 @@ class Chamber:
             found = shutil.which(name)
             assert found, name
             programs[Path("/bin") / name] = Path(found)
-        for name, program in programs.items():
-            _copy(program, root, name)
+        for path, program in programs.items():
+            _copy(program, root, path)
             for library in _libraries(program):
                 _copy(library, root, library)
         (root / "reports").chmod(0o1777)
         return cls(root)
+
+    def problem(self) -> str | None:
+        """Why no agent can be in here, or None."""
+        said = subprocess.run(
+            ["unshare", *_NAMESPACES, "sh", "-c", _ENTER, "sh", self.root, "exit 0", "-"],
+            capture_output=True,
+            text=True,
+            env={"PATH": os.environ.get("PATH", os.defpath)},
+            **_outsider(),
+        )
+        return said.stderr or f"status {said.returncode}" if said.returncode else None
 
     def reports(self) -> str:
         """What the sanitizers said since the chamber was built."""
@@ -92,8 +107,7 @@ class Chamber:
 
     def start(self, port: socket.socket, log: Path) -> subprocess.Popen[bytes]:
         """The agent on `port`, within a process that ends as it does and takes everything with it."""
-        outsider = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.getuid() == 0 else {}
-        command: Sequence[str | Path] = (
+        command: tuple[str | Path, ...] = (
             "unshare", *_NAMESPACES, "sh", "-c", _ENTER, "sh", self.root, _RUN, str(port.fileno())
         )  # fmt: skip
         with log.open("wb") as stderr:
@@ -104,5 +118,5 @@ class Chamber:
                 stderr=stderr,
                 pass_fds=[port.fileno()],
                 env={"PATH": os.environ.get("PATH", os.defpath), **SANITIZERS},
-                **outsider,  # type: ignore[arg-type]
+                **_outsider(),
             )

@@ -1,8 +1,8 @@
 """Whole scripts of a host, for the fuzzer of the agent: frames of every type, right ones, wrong ones, and noise.
 
-A script knows no session ids, since these only grow in the life of an agent: a step says which of the sessions before it
-it speaks of, and `Script.render` fills in the number. Most of what is drawn is one choice from a pool, because drawing
-is what costs time; what makes a body wrong is drawn in detail.
+A script knows no session ids, since these only grow in the life of an agent: a step says which of the sessions before
+it it speaks of, and `Script.render` fills in the number. Most of what is drawn is one choice from a pool, because
+drawing is what costs time; what makes a body wrong is drawn in detail.
 """
 
 from __future__ import annotations
@@ -80,17 +80,31 @@ RECORDS = (
     record("", 0o40755), record("a", 0o100644, b"bytes"), record("d", 0o40755), record("d/x", 0o100600, b"x" * 5000),
     record("l", 0o120777, target=b"/tmp/a"), record("../a", 0o100644), record("/a", 0o100644, b"x"),
     record("l/x", 0o100644, b"x"), record("fifo", 0o10644), record("a", 0o100644, b"", size=2**40),
-    record("n" * 300, 0o40755), record("a", 0o100644, size=-1), record("t", 0o100644, mtime_ns=-(2**63)), b"\xc1", b"\x80",
+    record("n" * 300, 0o40755), record("a", 0o100644, size=-1), record("t", 0o100644, mtime_ns=-(2**63)),
+    b"\xc1", b"\x80",
 )  # fmt: skip
 INPUTS = (b"", b"", b"x", b"line\n", b"y" * 1000, b"z" * 16_384, b"\4\3\x1c", b"w" * 65_536, *RECORDS)
-EVENTS = (b"1", b"{}", b'{"a":[1,"x"]}', b"", b"[", b'"\xff"', b"[" * 65 + b"]" * 65, b'"' + b"x" * 65_000 + b'"', b"1 2")
+EVENTS = (
+    b"1",
+    b"{}",
+    b'{"a":[1,"x"]}',
+    b"",
+    b"[",
+    b'"\xff"',
+    b"[" * 65 + b"]" * 65,
+    b'"' + b"x" * 65_000 + b'"',
+    b"1 2",
+)
 EVENT_NAMES = ("x", "y.z", "a_b-c", "n" * 128, "", "n" * 129, "a b", "\0", "é")
 
 
 def _samples(options: dict[str, tuple[Any, ...]], count: int) -> tuple[dict[str, Any], ...]:
     """Dictionaries of 0 to 5 of these, always the same ones, the simple ones first."""
     draw = random.Random(0)
-    samples = [{key: draw.choice(options[key]) for key in draw.sample(sorted(options), min(size % 6, len(options)))} for size in range(count)]
+    samples = [
+        {key: draw.choice(options[key]) for key in draw.sample(sorted(options), min(size % 6, len(options)))}
+        for size in range(count)
+    ]
     return tuple(sorted(samples, key=len))
 
 
@@ -121,7 +135,9 @@ def _maps(name: str) -> st.SearchStrategy[dict[str, Any]]:
     if name == "RESIZE":
         return st.builds(lambda rows, cols: {"rows": rows, "cols": cols}, number, st.sampled_from((80, 1, 0, 65_536)))
     if name in ("CONFIGURE", "IDENTIFY"):
-        return st.sampled_from((CONFIGURE, TEMPLATE, {**CONFIGURE, "version": 2}) if name == "CONFIGURE" else (IDENTIFY,))
+        return st.sampled_from(
+            (CONFIGURE, TEMPLATE, {**CONFIGURE, "version": 2}) if name == "CONFIGURE" else (IDENTIFY,)
+        )
     key = {"SIGNAL": "signal", "DEADLINE": "deadline_ms", "CLOCK": "time_ns", "SHUTDOWN": "grace_ms"}[name]
     if name == "SIGNAL":
         number = st.sampled_from((1, 2, 9, 15, 18, 19, 28, 64, 65, 0, -1, 2**40))
@@ -167,7 +183,9 @@ def _mangled(draw: st.DrawFn, found: dict[str, Any]) -> bytes:
     return packed(pairs)
 
 
-CREDITS = tuple(struct.pack("<I", number) for number in (1, 100, 4096, 0, 65_536, 262_144, 2**32 - 1)) + (b"", b"\1", b"\1\0\0\0\0")
+CREDITS = (
+    *(struct.pack("<I", number) for number in (1, 100, 4096, 0, 65_536, 262_144, 2**32 - 1)), b"", b"\1", b"\1\0\0\0\0"
+)  # fmt: skip
 
 
 def body_of(name: str) -> st.SearchStrategy[bytes]:
@@ -182,7 +200,9 @@ def body_of(name: str) -> st.SearchStrategy[bytes]:
         return st.sampled_from((b"", b"x", b"y" * 64, b"z" * 65)) | st.binary(max_size=64)
     maps = _maps(name)
     right = maps.map(msgpack.packb)
-    return st.one_of(right, right, right, right, right, right, maps.flatmap(_mangled), maps.flatmap(_mangled), st.binary(max_size=80))
+    return st.one_of(
+        right, right, right, right, right, right, maps.flatmap(_mangled), maps.flatmap(_mangled), st.binary(max_size=80)
+    )
 
 
 @attrs.frozen
@@ -200,47 +220,59 @@ class Step:
 OPENERS = ("EXEC", "FS", "EMIT", "SUBSCRIBE")
 OF_SESSIONS = ("STDIN", "SIGNAL", "KILL", "CREDIT", "RESIZE", "DEADLINE")
 OF_THE_MACHINE = ("PING", "CLOCK", "CLIENT_GONE", "IDENTIFY", "CONFIGURE")
-# How often each comes, in the order in which a failure is made simpler.
+# How often each comes.
 FREQUENCIES = {
     "PING": 10, "EXEC": 5, "STDIN": 16, "CREDIT": 12, "KILL": 6, "SIGNAL": 9, "DEADLINE": 6, "RESIZE": 8, "FS": 5,
     "EMIT": 8, "SUBSCRIBE": 4, "CLOCK": 5, "CLIENT_GONE": 2, "IDENTIFY": 2, "CONFIGURE": 2,
 }  # fmt: skip
+BOOT_FREQUENCIES = {
+    "CONFIGURE": 3,
+    "IDENTIFY": 3,
+    **dict.fromkeys(("PING", "EXEC", "FS", "SHUTDOWN", "KILL", "EMIT"), 1),
+}
+_BACK: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(OPENERS, (-1,) * 12 + (0, 1, -3)),
+    **dict.fromkeys(OF_SESSIONS, (0,) * 9 + (1, 1, 2, 2, 3, 4, -1)),
+}
+_FLAGS = {"EXEC": (0,) * 7 + (MORE,), "FS": (0,) * 7 + (MORE,), "EMIT": (0,) * 7 + (MORE,), "STDIN": (0, 0, 0, END)}
+_SLOTS: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys((*OPENERS, "CLIENT_GONE"), (0, 0, 0, 1, 2, 65_535)),
+    **dict.fromkeys(OF_SESSIONS, (0,) * 15 + (1,)),
+}
 _BODIES = {name: body_of(name) for name in (*FREQUENCIES, "SHUTDOWN")}
-_BACK = {
-    **dict.fromkeys(OPENERS, st.sampled_from((-1,) * 12 + (0, 1, -3))),
-    **dict.fromkeys(OF_SESSIONS, st.sampled_from((0,) * 9 + (1, 1, 2, 2, 3, 4, -1))),
-    **dict.fromkeys((*OF_THE_MACHINE, "SHUTDOWN"), st.just(0)),
-}
-_FLAGS = {
-    **dict.fromkeys(("EXEC", "FS", "EMIT"), st.sampled_from((0,) * 7 + (MORE,))),
-    "STDIN": st.sampled_from((0, 0, 0, END)),
-}
-_SLOTS = {
-    **dict.fromkeys((*OPENERS, "CLIENT_GONE"), st.sampled_from((0, 0, 0, 1, 2, 65_535))),
-    **dict.fromkeys(OF_SESSIONS, st.sampled_from((0,) * 15 + (1,))),
-}
-_NONE = st.just(0)
+
+
+def _heads(frequencies: dict[str, int]) -> st.SearchStrategy[Step]:
+    """Steps without a body, always from the same thousand, so that they cost one choice; the simple ones first."""
+    draw = random.Random(0)
+    names = draw.choices(list(frequencies), list(frequencies.values()), k=1000)
+    heads = [
+        Step(name, b"", *(draw.choice(pool.get(name, (0,))) for pool in (_FLAGS, _BACK, _SLOTS))) for name in names
+    ]
+    return st.sampled_from(sorted(heads, key=lambda head: (bool(head.flags), abs(head.back), head.slot)))
 
 
 @st.composite
-def steps(draw: st.DrawFn, names: st.SearchStrategy[str]) -> list[Step]:
+def _steps(draw: st.DrawFn, heads: st.SearchStrategy[Step]) -> list[Step]:
     """One frame, or a message in several."""
-    name = draw(names)
-    body, back, slot = draw(_BODIES[name]), draw(_BACK[name]), draw(_SLOTS.get(name, _NONE))
-    flags = draw(_FLAGS.get(name, _NONE))
-    if len(body) > BODY_MAX and name in ("EXEC", "FS", "EMIT"):
-        flags = MORE
-    if not flags & MORE:
-        return [Step(name, body[:BODY_MAX], flags, back, slot)]
+    head = draw(heads)
+    body = draw(_BODIES[head.name])
+    in_parts = head.flags & MORE or (len(body) > BODY_MAX and head.name in _FLAGS)
+    if not in_parts or head.name == "STDIN":
+        return [attrs.evolve(head, body=body[:BODY_MAX])]
     size = draw(st.sampled_from((1, 2, 10, BODY_MAX))) if len(body) <= BODY_MAX else BODY_MAX
     count = draw(st.integers(1, 4))  # of parts; what is left of the message is the last of them, or never comes
     parts = [body[at * size : (at + 1) * size] for at in range(count)]
     if draw(st.sampled_from((True, True, False))):
-        parts.append(body[count * size :])
+        parts.append(body[count * size :][:BODY_MAX])
     return [
-        Step(name, part, 0 if number == count else MORE, back if number == 0 else 0, slot)
+        Step(head.name, part, 0 if number == count else MORE, head.back if number == 0 else 0, head.slot)
         for number, part in enumerate(parts)
     ]
+
+
+STEPS = _steps(_heads(FREQUENCIES))
+BOOT_STEPS = _steps(_heads(BOOT_FREQUENCIES))
 
 
 BAD_HEADERS = (
@@ -270,7 +302,9 @@ HEADERS = st.builds(
 class Script:
     """What one host says. `gently`: each session is killed by itself at the end, and its output taken."""
 
-    steps: list[Step] = attrs.field(repr=lambda steps: f"{steps[:30]}" + (f" and {len(steps) - 30} more" if steps[30:] else ""))
+    steps: list[Step] = attrs.field(
+        repr=lambda steps: f"{steps[:30]}" + (f" and {len(steps) - 30} more" if steps[30:] else "")
+    )
     tail: bytes = b""
     flips: tuple[tuple[int, int], ...] = ()
     cuts: tuple[int, ...] = (1 << 20,)
@@ -304,7 +338,6 @@ class Script:
         return bytes(raw)
 
 
-NAMES_OF_STEPS = st.sampled_from([name for name, often in FREQUENCIES.items() for _ in range(often)])
 CUTS = st.sampled_from(((1 << 20,), (1, 15, 16, 17, 5000), (16, 4096), (1, 3000), (40_000, 1)))
 LENGTHS = st.sampled_from((100, 100, 100, 200, 10, 1))
 
@@ -313,8 +346,9 @@ LENGTHS = st.sampled_from((100, 100, 100, 200, 10, 1))
 def conversations(draw: st.DrawFn) -> Script:
     """A hundred frames or so, for an agent that serves. Most leave it serving; some flip bits, some end it."""
     length = draw(LENGTHS)
-    frames = draw(st.lists(steps(NAMES_OF_STEPS), min_size=length, max_size=length + 100))
-    tail, flips, hangs_up = b"", (), False
+    frames = draw(st.lists(STEPS, min_size=length, max_size=length + 100))
+    tail, hangs_up = b"", False
+    flips: tuple[tuple[int, int], ...] = ()
     match draw(st.sampled_from(("",) * 20 + ("part", "header", "noise", "shutdown", "flips", "hang up"))):
         case "part":
             tail = draw(HEADERS)[: draw(st.integers(1, 15))]
@@ -324,9 +358,11 @@ def conversations(draw: st.DrawFn) -> Script:
             tail = draw(st.binary(min_size=1, max_size=60))
         case "shutdown":
             rest = [Step("SHUTDOWN", draw(_BODIES["SHUTDOWN"]))]
-            frames.append(rest + [step for one in draw(st.lists(steps(NAMES_OF_STEPS), max_size=5)) for step in one])
+            frames.append(rest + [step for one in draw(st.lists(STEPS, max_size=5)) for step in one])
         case "flips":
-            flips = tuple(draw(st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(1, 255)), min_size=1, max_size=4)))
+            flips = tuple(
+                draw(st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(1, 255)), min_size=1, max_size=4))
+            )
         case "hang up":
             hangs_up = True
             tail = draw(st.binary(max_size=15))
@@ -341,11 +377,8 @@ def conversations(draw: st.DrawFn) -> Script:
     )
 
 
-_BOOT = st.sampled_from(["CONFIGURE"] * 3 + ["IDENTIFY"] * 3 + ["PING", "EXEC", "FS", "SHUTDOWN", "CLOCK", "KILL", "EMIT"])
-
-
 @st.composite
 def boots(draw: st.DrawFn) -> Script:
     """The first frames that an agent hears, which may lack a CONFIGURE or bring it wrong."""
-    frames = [step for one in draw(st.lists(steps(_BOOT), min_size=1, max_size=8)) for step in one]
+    frames = [step for one in draw(st.lists(BOOT_STEPS, min_size=1, max_size=8)) for step in one]
     return Script(frames, draw(st.sampled_from((b"", b"", b"", *BAD_HEADERS))), cuts=draw(CUTS))

@@ -57,7 +57,7 @@ def fits(frame: Frame, answer: Answer) -> bool:
 
 
 def check_order(frames: Sequence[Frame], answers: Sequence[Answer], whole: bool) -> None:
-    """Each frame answers something behind what the one before it answers. `whole`: and nothing that must come is left."""
+    """Each frame answers something behind what the one before it answers; if `whole`, nothing that must is left."""
     waiting = iter(answers)
     for frame in frames:
         for answer in waiting:

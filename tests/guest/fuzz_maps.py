@@ -172,8 +172,11 @@ def _is_pattern(value: Value) -> bool:
 
 
 def _is_limit(value: Value) -> bool:
-    checks = (_integer(0, 255), _integer(-1, 2**63 - 1), _integer(-1, 2**63 - 1))
-    return isinstance(value, list) and len(value) == 3 and all(check(one) for check, one in zip(checks, value))
+    if not isinstance(value, list) or len(value) != 3:
+        return False
+    resource, soft, hard = value
+    limit = _integer(-1, 2**63 - 1)
+    return _integer(0, 255)(resource) and limit(soft) and limit(hard)
 
 
 _MILLISECONDS, _WINDOW, _SIZE = _integer(0, MILLISECONDS_MAX), _integer(1, WINDOW_MAX), _integer(1, 65_535)

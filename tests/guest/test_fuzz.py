@@ -19,6 +19,7 @@ import attrs
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
+from hypothesis.database import DirectoryBasedExampleDatabase
 
 from tests.guest.chamber import Chamber
 from tests.guest.frame_strategies import Script, boots, conversations
@@ -36,7 +37,10 @@ NEWEST_MAX = 0xFFFF_0000  # session ids only grow: an agent that was told of a l
 def chamber(programs: Path) -> Iterator[Chamber]:
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         os.chmod(name, 0o755)
-        yield Chamber.build(Path(name) / "root", programs / "agent")
+        chamber = Chamber.build(Path(name) / "root", programs / "agent")
+        if problem := chamber.problem():
+            (pytest.fail if SECONDS else pytest.skip)(f"no namespaces of one's own: {problem}")
+        yield chamber
 
 
 @attrs.define
@@ -105,10 +109,12 @@ def fuzzer(chamber: Chamber, tmp_path: Path) -> Iterator[Fuzzer]:
 def rounds(say: Callable[[Script], None], scripts: st.SearchStrategy[Script]) -> Iterator[None]:
     """Each `next` says a round of scripts. The same ones in every run, unless FUZZ_SECONDS asks for others."""
     first = 0 if not SECONDS else int(os.environ.get("FUZZ_SEED") or random.SystemRandom().getrandbits(32))
+    if SECONDS:
+        print(f"\nThe first seed is {first}.")
     how = settings(
         max_examples=ROUND,
         deadline=None,
-        database=None if not SECONDS else settings.default.database,
+        database=DirectoryBasedExampleDatabase(".hypothesis/examples") if SECONDS else None,
         suppress_health_check=list(HealthCheck),
         print_blob=True,
     )

@@ -186,3 +186,9 @@ def test_a_host_that_does_not_read_is_not_read_from(agent: Client) -> None:
     for _ in range(expected):
         assert agent.expect("PONG").body == b"x" * 64
     assert agent.barrier() == []
+
+
+def test_garbage_is_answered(agent: Client) -> None:
+    agent.send_raw(b"\xff" * 16)
+    assert refused(agent) == "bad_length"
+    agent.expect("GOODBYE")
