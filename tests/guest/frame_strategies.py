@@ -8,201 +8,13 @@ drawing is what costs time; what makes a body wrong is drawn in detail.
 from __future__ import annotations
 
 import random
-import struct
-from collections.abc import Sequence
 from typing import Any
 
 import attrs
-import msgpack
 from hypothesis import strategies as st
 
-from tests.guest.agent_client import BODY_MAX, CONFIGURE, END, HEADER, IDENTIFY, MORE, NAMES, TEMPLATE, exec_map
-from tests.guest.fs_client import record
-
-NUMBERS = (
-    0, 1, 2, 7, 24, 64, 65, 80, 1000, 4096, 65_535, 65_536, 262_144, 262_145, 2**31, 2**32, 2**63 - 1, 2**63,
-    2**64 - 1, -1, -2, -128, -(2**63),
-)  # fmt: skip
-WRONG: tuple[Any, ...] = (
-    None, True, False, *NUMBERS, 0.5, float("inf"), "", "x", "/", b"", b"x", "\0", "x" * 300, b"x" * 70_000, [], [1],
-    ["a"], [b"\0"], [[]], [[1, 2, 3]], [[7, -1, -1]] * 33, [["a", "b", "c"]], ["x"] * 5000, {}, {"a": {"b": [1]}},
-    msgpack.ExtType(5, b"ext"), msgpack.ExtType(1, b"x" * 16),
-)  # fmt: skip
-RAW_WRONG = (b"\xc1", b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff", b"\x91" * 500, b"\xc7")
-
-PROGRAMS: tuple[Sequence[str | bytes], ...] = (
-    ["true"], ["cat"], ["echo", "x"], ["sleep", "1000"], ["cat", "/bin/sh"], ["echo", "y" * 5000], ["cat", "-"],
-    ["cat", "/tmp/a", "/dev/tty"], ["nothing"], ["/tmp"], [""], [b"/bin/\xff"], ["/agent"], ["true", "x" * 70_000],
-    ["true"] * 4096, ["sh", "-c", "kill -STOP $$"], ["sh", "-c", "trap '' TERM HUP; echo deaf; exec cat"],
-    ["sh", "-c", "exec <&-; exec sleep 1000"], ["sh", "-c", "while :; do echo again; done"],
-    ["msb-event", "listen"], ["msb-event", "emit", "x", "[1]"], ["sh", "-c", "kill -SEGV $$"],
-)  # fmt: skip
-PATHS = (
-    b"/tmp/a", b"/tmp/b", b"/tmp/d", b"/tmp/d/x", b"/tmp/link", b"/tmp/d/../a", b"/tmp", b"/", b"/etc/passwd", b"/dev",
-    b"/proc/self/status", b"/proc", b"/dev/null", b"/dev/ptmx", b"/nowhere/x", b"/tmp/" + b"n" * 255, b"/tmp/\xff\n",
-    b"/tmp/d" + b"/d" * 2000, b"/x" * 2100, b"/tmp/events.sock", b"/dev/pts/0", b"", b"tmp/a", b"/tmp/\0", b"/bin/sh",
-)  # fmt: skip
-EXEC_OPTIONS: dict[str, tuple[Any, ...]] = {
-    "stdin": (True, True, False),
-    "tty": (True, False),
-    "rows": NUMBERS,
-    "cols": (80, *NUMBERS),
-    "window": (1, 100, 4096, *NUMBERS),
-    "stdin_window": (1, 100, 4096, *NUMBERS),
-    "timeout_ms": (0, 1, 5, 50, 10**6, 2**63 - 1, -1),
-    "deadline_ms": (0, 1, 5, 50, 10**6, 9_223_372_036_854, 9_223_372_036_855),
-    "cwd": ("/", "/tmp", "/nowhere", "tmp", "", "/etc/passwd"),
-    "user": ("", "root", "0", "nobody", "0:0", "nobody:root", "x", ":", "4294967295"),
-    "rlimits": ([], [[7, 16, 16]], [[9, 2**20, 2**20]], [[0, 0, 1]], [[99, 1, 1]], [[7, 0, 0]], [[3, -1, -1]] * 32),
-    "env": ([], ["PATH=/bin", "MSB_EVENTS_SOCKET=/tmp/events.sock"], ["PATH=:"], ["=x"], ["x"], ["A=" + "b" * 9000]),
-    "unheard_of": (None, [1, {"a": b""}]),
-}
-FS_OPTIONS: dict[str, tuple[Any, ...]] = {
-    "to": PATHS,
-    "owner": ("0", "root:root", ":0", "x", ":", "nobody", "1:2:3"),
-    "user": ("", "root", "x"),
-    "mode": (0o644, 0o755, 0, 0o7777, -1, 0o10000),
-    "offset": (0, 1, 5, 2**40, 2**63 - 1, -1),
-    "length": (-1, 0, 5, 2**40, 2**63 - 1, -2),
-    "atomic": (True, False),
-    "fsync": (True, False),
-    "follow": (True, False),
-    "recursive": (True, False),
-    "deadline_ms": (0, 1, 20, 10**6),
-    "window": (1, 4096, 262_144, 262_145),
-    "stdin_window": (1, 4096, 262_144, 0),
-}
-FS_NAMES = (
-    "write", "read", "list", "stat", "readlink", "mkdir", "remove", "remove_dir", "copy", "rename", "symlink", "chmod",
-    "chown", "pack", "unpack", "format", "",
-)  # fmt: skip
-RECORDS = (
-    record("", 0o40755), record("a", 0o100644, b"bytes"), record("d", 0o40755), record("d/x", 0o100600, b"x" * 5000),
-    record("l", 0o120777, target=b"/tmp/a"), record("../a", 0o100644), record("/a", 0o100644, b"x"),
-    record("l/x", 0o100644, b"x"), record("fifo", 0o10644), record("a", 0o100644, b"", size=2**40),
-    record("n" * 300, 0o40755), record("a", 0o100644, size=-1), record("t", 0o100644, mtime_ns=-(2**63)),
-    b"\xc1", b"\x80",
-)  # fmt: skip
-INPUTS = (b"", b"", b"x", b"line\n", b"y" * 1000, b"z" * 16_384, b"\4\3\x1c", b"w" * 65_536, *RECORDS)
-EVENTS = (
-    b"1",
-    b"{}",
-    b'{"a":[1,"x"]}',
-    b"",
-    b"[",
-    b'"\xff"',
-    b"[" * 65 + b"]" * 65,
-    b'"' + b"x" * 65_000 + b'"',
-    b"1 2",
-)
-EVENT_NAMES = ("x", "y.z", "a_b-c", "n" * 128, "", "n" * 129, "a b", "\0", "é")
-
-
-def _samples(options: dict[str, tuple[Any, ...]], count: int) -> tuple[dict[str, Any], ...]:
-    """Dictionaries of 0 to 5 of these, always the same ones, the simple ones first."""
-    draw = random.Random(0)
-    samples = [
-        {key: draw.choice(options[key]) for key in draw.sample(sorted(options), min(size % 6, len(options)))}
-        for size in range(count)
-    ]
-    return tuple(sorted(samples, key=len))
-
-
-def _maps(name: str) -> st.SearchStrategy[dict[str, Any]]:
-    """Maps with the keys of this type, most of them right."""
-    number = st.sampled_from((0, 1, 9, 15, *NUMBERS))
-    if name == "EXEC":
-        return st.builds(
-            lambda argv, options: {**exec_map(argv, env=["PATH=/bin"]), **options},
-            st.sampled_from(PROGRAMS), st.sampled_from(_samples(EXEC_OPTIONS, 300)),
-        )  # fmt: skip
-    if name == "FS":
-        return st.builds(
-            lambda op, path, options: {"op": op, "path": path, **options},
-            st.sampled_from(FS_NAMES), st.sampled_from(PATHS), st.sampled_from(_samples(FS_OPTIONS, 300)),
-        )  # fmt: skip
-    if name == "EMIT":
-        return st.builds(
-            lambda event, payload: {"name": event, "payload": payload},
-            st.sampled_from(EVENT_NAMES), st.sampled_from(EVENTS),
-        )  # fmt: skip
-    if name == "SUBSCRIBE":
-        options = _samples({"drop_oldest": (True, False), "window": (1, 100, 262_144, 0)}, 20)
-        return st.builds(
-            lambda event, more: {"name": event, **more},
-            st.sampled_from(("", "", *EVENT_NAMES)), st.sampled_from(options),
-        )  # fmt: skip
-    if name == "RESIZE":
-        return st.builds(lambda rows, cols: {"rows": rows, "cols": cols}, number, st.sampled_from((80, 1, 0, 65_536)))
-    if name in ("CONFIGURE", "IDENTIFY"):
-        return st.sampled_from(
-            (CONFIGURE, TEMPLATE, {**CONFIGURE, "version": 2}) if name == "CONFIGURE" else (IDENTIFY,)
-        )
-    key = {"SIGNAL": "signal", "DEADLINE": "deadline_ms", "CLOCK": "time_ns", "SHUTDOWN": "grace_ms"}[name]
-    if name == "SIGNAL":
-        number = st.sampled_from((1, 2, 9, 15, 18, 19, 28, 64, 65, 0, -1, 2**40))
-    if name == "SHUTDOWN":
-        number = st.sampled_from((0, 1, 20, 100, -1, 2**40))
-    return number.map(lambda value: {key: value})
-
-
-def packed(pairs: Sequence[tuple[Any, Any]]) -> bytes:
-    """A map as it is, keys that come twice included."""
-    packer = msgpack.Packer()
-    return bytes(packer.pack_map_pairs(pairs))
-
-
-@st.composite
-def _mangled(draw: st.DrawFn, found: dict[str, Any]) -> bytes:
-    """The map with something wrong in it, mostly."""
-    pairs: list[tuple[Any, Any]] = list(found.items())
-    at = draw(st.integers(0, len(pairs) - 1))
-    match draw(st.sampled_from(("value", "raw", "bytes", "key", "drop", "twice", "more", "cut", "behind"))):
-        case "value":
-            pairs[at] = (pairs[at][0], draw(st.sampled_from(WRONG)))
-        case "key":
-            pairs[at] = (draw(st.sampled_from((1, b"op", "", "Argv", "argv", None, "user"))), pairs[at][1])
-        case "drop":
-            del pairs[at]
-        case "twice":
-            pairs.append(pairs[at])
-        case "more":
-            pairs.insert(at, ("unheard_of", draw(st.sampled_from(WRONG))))
-        case "raw":
-            head = packed(pairs[:at] + pairs[at + 1 :] + [("x", None)])[:-3]
-            return head + bytes(msgpack.packb(pairs[at][0])) + draw(st.sampled_from(RAW_WRONG))
-        case "cut":
-            return packed(pairs)[: -1 - draw(st.integers(0, 40))]
-        case "behind":
-            return packed(pairs) + draw(st.binary(min_size=1, max_size=5))
-        case _:
-            raw = bytearray(packed(pairs))
-            for _ in range(draw(st.integers(1, 4))):
-                raw[draw(st.integers(0, len(raw) - 1))] = draw(st.integers(0, 255))
-            return bytes(raw)
-    return packed(pairs)
-
-
-CREDITS = (
-    *(struct.pack("<I", number) for number in (1, 100, 4096, 0, 65_536, 262_144, 2**32 - 1)), b"", b"\1", b"\1\0\0\0\0"
-)  # fmt: skip
-
-
-def body_of(name: str) -> st.SearchStrategy[bytes]:
-    """Bodies of frames of this type: three in four as they should be, one mangled or mere bytes."""
-    if name == "STDIN":
-        return st.sampled_from(INPUTS)
-    if name == "CREDIT":
-        return st.sampled_from(CREDITS)
-    if name in ("KILL", "CLIENT_GONE"):
-        return st.sampled_from((b"", b"", b"", b"", b"", b"", b"x", b"\x80"))
-    if name == "PING":
-        return st.sampled_from((b"", b"x", b"y" * 64, b"z" * 65)) | st.binary(max_size=64)
-    maps = _maps(name)
-    right = maps.map(msgpack.packb)
-    return st.one_of(
-        right, right, right, right, right, right, maps.flatmap(_mangled), maps.flatmap(_mangled), st.binary(max_size=80)
-    )
+from tests.guest.agent_client import BODY_MAX, END, HEADER, MORE, NAMES
+from tests.guest.fuzz_bodies import right_bodies, wrong_bodies
 
 
 @attrs.frozen
@@ -222,8 +34,8 @@ OF_SESSIONS = ("STDIN", "SIGNAL", "KILL", "CREDIT", "RESIZE", "DEADLINE")
 OF_THE_MACHINE = ("PING", "CLOCK", "CLIENT_GONE", "IDENTIFY", "CONFIGURE")
 # How often each comes.
 FREQUENCIES = {
-    "PING": 10, "EXEC": 5, "STDIN": 16, "CREDIT": 12, "KILL": 6, "SIGNAL": 9, "DEADLINE": 6, "RESIZE": 8, "FS": 5,
-    "EMIT": 8, "SUBSCRIBE": 4, "CLOCK": 5, "CLIENT_GONE": 2, "IDENTIFY": 2, "CONFIGURE": 2,
+    "PING": 10, "EXEC": 7, "STDIN": 16, "CREDIT": 12, "KILL": 6, "SIGNAL": 9, "DEADLINE": 6, "RESIZE": 8, "FS": 8,
+    "EMIT": 6, "SUBSCRIBE": 4, "CLOCK": 5, "CLIENT_GONE": 2, "IDENTIFY": 2, "CONFIGURE": 2,
 }  # fmt: skip
 BOOT_FREQUENCIES = {
     "CONFIGURE": 3,
@@ -239,24 +51,35 @@ _SLOTS: dict[str, tuple[int, ...]] = {
     **dict.fromkeys((*OPENERS, "CLIENT_GONE"), (0, 0, 0, 1, 2, 65_535)),
     **dict.fromkeys(OF_SESSIONS, (0,) * 15 + (1,)),
 }
-_BODIES = {name: body_of(name) for name in (*FREQUENCIES, "SHUTDOWN")}
+_WRONG_IN_100 = {"STDIN": 2, "CREDIT": 5, "KILL": 15, "CLIENT_GONE": 15, "PING": 5}
+_RIGHT, _WRONG = (
+    {name: bodies(name) for name in (*FREQUENCIES, "SHUTDOWN")} for bodies in (right_bodies, wrong_bodies)
+)
 
 
-def _heads(frequencies: dict[str, int]) -> st.SearchStrategy[Step]:
-    """Steps without a body, always from the same thousand, so that they cost one choice; the simple ones first."""
+def _heads(frequencies: dict[str, int]) -> st.SearchStrategy[tuple[Step, bool]]:
+    """Steps without a body, and whether that is to be right: one choice of two thousand, the simple ones first."""
     draw = random.Random(0)
-    names = draw.choices(list(frequencies), list(frequencies.values()), k=1000)
     heads = [
-        Step(name, b"", *(draw.choice(pool.get(name, (0,))) for pool in (_FLAGS, _BACK, _SLOTS))) for name in names
+        (
+            Step(name, b"", *(draw.choice(pool.get(name, (0,))) for pool in (_FLAGS, _BACK, _SLOTS))),
+            draw.randrange(100) >= _WRONG_IN_100.get(name, 30),
+        )
+        for name in draw.choices(list(frequencies), list(frequencies.values()), k=2000)
     ]
-    return st.sampled_from(sorted(heads, key=lambda head: (bool(head.flags), abs(head.back), head.slot)))
+
+    def complexity(head: tuple[Step, bool]) -> tuple[bool, bool, int, int]:
+        step, right = head
+        return not right, bool(step.flags), abs(step.back), step.slot
+
+    return st.sampled_from(sorted(heads, key=complexity))
 
 
 @st.composite
-def _steps(draw: st.DrawFn, heads: st.SearchStrategy[Step]) -> list[Step]:
+def _steps(draw: st.DrawFn, heads: st.SearchStrategy[tuple[Step, bool]]) -> list[Step]:
     """One frame, or a message in several."""
-    head = draw(heads)
-    body = draw(_BODIES[head.name])
+    head, right = draw(heads)
+    body = draw((_RIGHT if right else _WRONG)[head.name])
     in_parts = head.flags & MORE or (len(body) > BODY_MAX and head.name in _FLAGS)
     if not in_parts or head.name == "STDIN":
         return [attrs.evolve(head, body=body[:BODY_MAX])]
@@ -345,11 +168,12 @@ LENGTHS = st.sampled_from((100, 100, 100, 200, 10, 1))
 @st.composite
 def conversations(draw: st.DrawFn) -> Script:
     """A hundred frames or so, for an agent that serves. Most leave it serving; some flip bits, some end it."""
+    manner = draw(st.sampled_from(("",) * 20 + ("part", "header", "noise", "shutdown", "flips", "hang up")))
     length = draw(LENGTHS)
     frames = draw(st.lists(STEPS, min_size=length, max_size=length + 100))
     tail, hangs_up = b"", False
     flips: tuple[tuple[int, int], ...] = ()
-    match draw(st.sampled_from(("",) * 20 + ("part", "header", "noise", "shutdown", "flips", "hang up"))):
+    match manner:
         case "part":
             tail = draw(HEADERS)[: draw(st.integers(1, 15))]
         case "header":
@@ -357,7 +181,7 @@ def conversations(draw: st.DrawFn) -> Script:
         case "noise":
             tail = draw(st.binary(min_size=1, max_size=60))
         case "shutdown":
-            rest = [Step("SHUTDOWN", draw(_BODIES["SHUTDOWN"]))]
+            rest = [Step("SHUTDOWN", draw(_RIGHT["SHUTDOWN"] | _WRONG["SHUTDOWN"]))]
             frames.append(rest + [step for one in draw(st.lists(STEPS, max_size=5)) for step in one])
         case "flips":
             flips = tuple(

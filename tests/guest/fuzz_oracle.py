@@ -66,6 +66,7 @@ class State(enum.Enum):
 
     REQUEST = "its opening message is not whole, and nothing can have ended it"
     DOUBTFUL = "its opening message was not whole when it was given a deadline"
+    OPEN = "it was opened, and has nothing that could end by itself"
     RUNNING = "it was opened, and may have ended since"
     OVER = "it has ended"
 
@@ -83,8 +84,19 @@ class Session:
     credited: int = 0
     fed: int = 0
 
+    @property
+    def is_certain(self) -> bool:
+        """Whether it is open still, beyond doubt."""
+        return self.state in (State.REQUEST, State.OPEN)
+
     def end(self, *last: str) -> None:
         self.state, self.last = State.OVER, frozenset(last)
+
+    def kill(self) -> None:
+        if self.state is State.REQUEST:
+            self.end("FAILED other")
+        elif self.state is State.OPEN:
+            self.end("DONE")
 
 
 def header_fault(raw: bytes) -> str | None:
@@ -188,8 +200,8 @@ class Oracle:
             self.phase = Phase.STOPPING
         elif frame.name == "CLIENT_GONE":
             for session in self.sessions.values():
-                if session.slot == frame.slot and session.state is State.REQUEST:
-                    session.end("FAILED other")
+                if session.slot == frame.slot:
+                    session.kill()
         elif frame.name == "IDENTIFY" and self.phase is Phase.TEMPLATE:
             self._answer("READY", 0, 0, set(), to="IDENTIFY")
             self.phase, self.newest = Phase.SERVING, 0
@@ -250,6 +262,8 @@ class Oracle:
             session.end("DONE", "FAILED bad_args")
         else:
             session.last = LAST[session.kind]
+            # There may be so many subscriptions, and these scripts have not half of them.
+            session.state = State.OPEN if session.kind == "SUBSCRIBE" else State.RUNNING
 
     def _session_frame(self, frame: Sent) -> None:
         session = self.sessions.get(frame.session)
@@ -258,13 +272,12 @@ class Oracle:
             return
         if session is None or session.state is State.OVER:
             return
-        certain = session.state is State.REQUEST
         if session.slot != frame.slot:
-            self._refuse(frame, "wrong_slot", must=certain)
+            self._refuse(frame, "wrong_slot", must=session.is_certain)
         elif not is_good_body(frame.name, frame.body):
-            self._refuse(frame, "bad_body", must=certain)
-        elif certain:
-            self._frame_for_a_request(frame, session)
+            self._refuse(frame, "bad_body", must=session.is_certain)
+        elif session.is_certain:
+            self._certain_frame(frame, session)
         elif frame.name == "STDIN":
             session.fed += len(frame.body)
             self._refuse(frame, "no_stdin", "stdin_ended", "overdraw", must=False)
@@ -272,17 +285,26 @@ class Oracle:
             session.credited += credit_of(frame)
             self._refuse(frame, "overdraw", must=False)
 
-    def _frame_for_a_request(self, frame: Sent, session: Session) -> None:
-        """For one whose opening message is not whole yet."""
+    def _certain_frame(self, frame: Sent, session: Session) -> None:
+        """A right frame for a session without a process."""
         if frame.name == "STDIN":
             self._refuse(frame, "no_stdin")
-        elif frame.name == "CREDIT" and credit_of(frame):
-            self._refuse(frame, "overdraw")
-            session.end("FAILED other")
-        elif frame.name in ("KILL", "SIGNAL"):
-            session.end("FAILED other")
+        elif frame.name == "CREDIT":
+            self._credit_without_process(frame, session)
+        elif frame.name == "KILL" or (frame.name == "SIGNAL" and session.state is State.REQUEST):
+            session.kill()
         elif frame.name == "DEADLINE" and read_map(frame.body, ())[b"deadline_ms"] != 0:
-            session.state = State.DOUBTFUL
+            session.state = State.DOUBTFUL if session.state is State.REQUEST else State.RUNNING
+
+    def _credit_without_process(self, frame: Sent, session: Session) -> None:
+        credit = credit_of(frame)
+        if credit > session.window or (credit and session.state is State.REQUEST):
+            self._refuse(frame, "overdraw")
+            session.kill()
+        elif credit:  # events may have come, and used some
+            session.credited += credit
+            session.state = State.RUNNING
+            self._refuse(frame, "overdraw", must=False)
 
 
 def credit_of(frame: Sent) -> int:

@@ -16,14 +16,20 @@ from itertools import count
 from pathlib import Path
 
 import attrs
+import msgpack
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.database import DirectoryBasedExampleDatabase
 
+from tests.guest.agent_client import CONFIGURE, encode, exec_map
 from tests.guest.chamber import Chamber
-from tests.guest.frame_strategies import Script, boots, conversations
+from tests.guest.frame_strategies import BAD_HEADERS, Script, Step, boots, conversations
 from tests.guest.fuzz_agent import FuzzedAgent
+
+CONFIGURED = msgpack.packb(CONFIGURE)
+CAT = msgpack.packb(exec_map(["cat"], stdin=True, env=["PATH=/bin"]))
+PINGS = encode("PING", b"not heard any more") * 3
 
 FRAMES = 100_000
 BOOTS = 100
@@ -143,6 +149,13 @@ def test_conversations(fuzzer: Fuzzer) -> None:
     rate = fuzzer.frames / spent
     print(f"\n{fuzzer.frames} frames in {fuzzer.scripts} scripts to {fuzzer.agents} agents, {rate:.0f} frames/s")
     assert fuzzer.frames >= FRAMES
+
+
+@pytest.mark.parametrize("header", BAD_HEADERS)
+def test_bad_headers(fuzzer: Fuzzer, header: bytes) -> None:
+    ping, configure, serving = Step("PING", b"x"), Step("CONFIGURE", CONFIGURED), Step("EXEC", CAT, back=-1)
+    for steps in ([], [ping], [configure], [configure, serving, ping]):
+        fuzzer.boot(Script(steps, header + PINGS))
 
 
 def test_boots(fuzzer: Fuzzer) -> None:
