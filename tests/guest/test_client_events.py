@@ -38,6 +38,7 @@ class AgentControl:
     """What a handle needs of a sandbox, of an agent alone."""
 
     owns_lifecycle = False
+    must_be_ended = False
     shell = "/bin/sh"
     base_env = {"PATH": "/usr/bin:/bin"}  # noqa: RUF012
     default_workdir = "/"

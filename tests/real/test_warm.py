@@ -29,6 +29,7 @@ from trio_sandbox.relay.messages import (
     Shutdown,
 )
 from trio_sandbox.service import service
+from trio_sandbox.state.places import store_of
 from trio_sandbox.vm.templates import TemplateStore
 
 from .traces import leaving_nothing, machines
@@ -258,3 +259,4 @@ async def test_a_clone_whose_host_vanished_does_not_live_on(home: Home) -> None:
         with trio.fail_after(20):
             while machines():
                 await trio.sleep(0.02)
+        assert "orphan" in store_of(home).reconcile()  # its row and its logs go when anybody looks

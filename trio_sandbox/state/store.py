@@ -164,7 +164,7 @@ class Store:
             return cursor.lastrowid
 
     def end_run(self, name: str, end: End) -> None:
-        """The sandbox has ended: nobody owns it any more. An ephemeral one is forgotten. Harmless for one that had ended
+        """The sandbox has ended: nobody owns it any more. An ephemeral one is forgotten. Harmless for one that ended
         before, or was removed.
         """
         with self._transaction() as database:
