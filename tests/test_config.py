@@ -35,7 +35,7 @@ def test_every_problem_is_named_at_once() -> None:
     ("options", "words"),
     [
         ({"image": None}, "image: required"),
-        ({"image": 5}, "must be str or os.PathLike"),
+        ({"image": 5}, "must be str, os.PathLike or ImageSource"),
         ({"cpus": True}, "cpus: must be int, not bool"),
         ({"cpus": 1.0}, "cpus: must be int, not float"),
         ({"memory": 1}, "not within 128"),

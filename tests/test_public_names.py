@@ -67,6 +67,7 @@ SANS_IO = [
     *(f"relay/{name}.py" for name in ("outgoing", "mux", "session")),
     "lifecycle.py",
     "config.py",
+    "image_source.py",
     "convert.py",
     "errors.py",
     "client/options.py",

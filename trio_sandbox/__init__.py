@@ -3,7 +3,8 @@
 The layers, each importing only those above it in this list:
 
     errors, home, files, locks       what goes wrong; where things are; files and locks that leave nothing behind
-    convert, config, lifecycle       plain data to classes; what is asked for; what may follow what
+    convert, image_source            plain data to classes; what a root file system is made of
+    config, lifecycle                what is asked for; what may follow what
     service, exclusive, tools        tasks that end in order; one maker at a time; system programs
     relay                            frames, credit, sessions (sans-IO); the agent stream, and its clients, on Trio
     vm                               QEMU: command line, monitor, console, supervision
@@ -92,6 +93,10 @@ if TYPE_CHECKING:
     from trio_sandbox.errors import TerminalError as TerminalError
     from trio_sandbox.errors import UnsupportedError as UnsupportedError
     from trio_sandbox.home import Home as Home
+    from trio_sandbox.image_source import DiskImageFormat as DiskImageFormat
+    from trio_sandbox.image_source import Image as Image
+    from trio_sandbox.image_source import ImageKind as ImageKind
+    from trio_sandbox.image_source import ImageSource as ImageSource
     from trio_sandbox.lifecycle import EndReason as EndReason
     from trio_sandbox.lifecycle import State as State
     from trio_sandbox.logs.entry import LogEntry as LogEntry
@@ -151,6 +156,7 @@ _HOMES = {
         "UnsupportedError",
     ),
     "trio_sandbox.home": ("Home",),
+    "trio_sandbox.image_source": ("DiskImageFormat", "Image", "ImageKind", "ImageSource"),
     "trio_sandbox.lifecycle": ("EndReason", "State"),
     "trio_sandbox.logs.entry": ("LogEntry", "LogSource"),
     "trio_sandbox.pull_event": ("PullEvent",),

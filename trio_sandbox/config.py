@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 
 from trio_sandbox.errors import InvalidConfigError, UnsupportedError
+from trio_sandbox.image_source import ImageKind, ImageSource, path_text
 
 NAME_LIMIT = 128
 """Bytes of a sandbox's name."""
@@ -89,14 +90,6 @@ def _copied(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
 
 
-def _image_text(value: Any) -> Any:
-    """A path object as text that means a path wherever it is read, also from JSON."""
-    if not isinstance(value, os.PathLike):
-        return value
-    text = os.fsdecode(value)
-    return text if not text or text.startswith(("/", "./", "../", "~")) else f"./{text}"
-
-
 def _path_text(value: Any) -> Any:
     return os.fsdecode(value) if isinstance(value, os.PathLike) else value
 
@@ -119,7 +112,7 @@ class SandboxConfig:
     """
 
     name: str
-    image: str | os.PathLike[str] = attrs.field(converter=_image_text)
+    image: str | os.PathLike[str] | ImageSource = attrs.field(converter=path_text)
     cpus: int = 1
     memory: int = 512
     workdir: str | None = None
@@ -171,8 +164,8 @@ class SandboxConfig:
         means, and a later start too.
         """
         changes: dict[str, Any] = {}
-        if str(self.image).startswith(("./", "../")) or self.image in (".", ".."):
-            changes["image"] = os.path.join(folder, self.image)
+        source = ImageSource.of(self.image).in_folder(folder)
+        changes["image"] = source if isinstance(self.image, ImageSource) else source.reference
         if self.listen is not None:
             changes["listen"] = os.path.join(folder, self.listen)
         return attrs.evolve(self, **changes)
@@ -182,6 +175,8 @@ class SandboxConfig:
         plain = attrs.asdict(self, filter=lambda field, value: value != field.default or field.name == "name")
         if self.websocket is not None:
             plain["websocket"] = {"host": self.websocket.host, "port": self.websocket.port}
+        if isinstance(self.image, ImageSource):
+            plain["image"] = self.image.to_plain()
         return json.dumps(plain, sort_keys=True)
 
     @classmethod
@@ -191,10 +186,22 @@ class SandboxConfig:
             plain = json.loads(text)
             if (address := plain.get("websocket")) is not None:
                 plain["websocket"] = WebSocketAddress(**address)
+            if isinstance(plain.get("image"), dict):
+                plain["image"] = ImageSource.from_plain(plain["image"])
             name = plain.pop("name")
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise InvalidConfigError([f"not the JSON of a configuration: {error}"]) from error
         return cls.from_options(name, plain)
+
+    @property
+    def root(self) -> ImageSource:
+        """What its root file system is made of."""
+        return ImageSource.of(self.image)
+
+    @property
+    def has_disk_root(self) -> bool:
+        """Whether its root is a disk image, which has no layer beneath it and none above."""
+        return self.root.kind is ImageKind.DISK
 
     @property
     def effective_hostname(self) -> str:
@@ -210,7 +217,8 @@ class SandboxConfig:
 def _option_problems(options: Mapping[str, Any]) -> list[str]:
     """What is wrong with the options that are given; None is "not given"."""
     checked = ((key, check(options[key])) for key, check in CHECKS.items() if options.get(key) is not None)
-    return [f"{key}: {problem}" for key, problem in checked if problem]
+    found = [f"{key}: {problem}" for key, problem in checked if problem]
+    return [*(f"image: {problem}" for problem in _image_problems(options.get("image"))), *found]
 
 
 def _name_problems(name: object) -> list[str]:
@@ -243,10 +251,12 @@ def _absolute(value: object) -> str | None:
     return _text(value) or (None if str(value).startswith("/") else f"{value!r} is not an absolute path")
 
 
-def _image(value: object) -> str | None:
-    if isinstance(value, (str, os.PathLike)):
-        return None if os.fspath(value) else "must not be empty"
-    return f"must be str or os.PathLike, not {type(value).__name__}"
+def _image_problems(value: object) -> list[str]:
+    if value is None:
+        return []
+    if not isinstance(value, (str, os.PathLike, ImageSource)):
+        return [f"must be str, os.PathLike or ImageSource, not {type(value).__name__}"]
+    return ImageSource.of(value).problems()
 
 
 def _hostname(value: object) -> str | None:
@@ -317,7 +327,6 @@ def env_problem(value: object) -> str | None:
 
 
 CHECKS = {
-    "image": _image,
     "cpus": lambda value: _whole(value, 1, CPUS_MAX),
     "memory": lambda value: _whole(value, MEMORY_MIN_MIB, MEMORY_MAX_MIB, " MiB"),
     "workdir": _absolute,

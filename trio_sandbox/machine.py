@@ -61,7 +61,6 @@ EXIT_TIMEOUT = 5.0
 CLONE_TIMEOUT = 5.0
 """Seconds for a clone to be ready. 50 ms is usual; the cold path is never much slower than waiting longer."""
 ENTROPY_SIZE = 64
-UPPER_MIB = 4096
 SPARE_ROOM = 64 << 20
 """Bytes of disk that making a template leaves free beyond the guest's memory."""
 PLACEHOLDER_SIZE = 1 << 40
@@ -97,6 +96,11 @@ class MachinePlan:
         """Whether the template for this machine is one with nothing mounted: the disks are not those of a template."""
         return self.upper is not None
 
+    @property
+    def upper_mib(self) -> int:
+        """MiB of a writable disk that is made new."""
+        return self.config.root.upper_size_mib
+
     def spec(self, sockets: Sockets, upper: int, memory: Memory | None = None) -> MachineSpec:
         """The machine that boots, on these sockets and with this writable disk."""
         return MachineSpec(
@@ -131,7 +135,7 @@ class MachinePlan:
         """A digest of all that a template depends on: everything that shapes the machine, and what is in it."""
         fixed = attrs.evolve(self, config=attrs.evolve(self.config, name="template"), base=3, durable=False)
         argv = qemu_argv(fixed.spec(Sockets(0, 1, 2), 4, Memory(5, shared=True)))
-        inside = ("blank",) if self.blank else (self.rootfs.chain_id, UPPER_MIB, WARM_FILES)
+        inside = ("blank",) if self.blank else (self.rootfs.chain_id, self.upper_mib, WARM_FILES)
         depends_on = (
             argv,
             self.assets.qemu_version,
@@ -169,7 +173,7 @@ async def _serve_cold(plan: MachinePlan, task_status: trio.TaskStatus[tuple[Mach
     with ExitStack() as stack:
         upper = plan.upper
         if upper is None:
-            upper = stack.enter_context(closing_descriptor(await create_upper(plan.home, UPPER_MIB)))
+            upper = stack.enter_context(closing_descriptor(await create_upper(plan.home, plan.upper_mib)))
             plan.name_disk(upper)
         plan.mark("disks")
         async with _booted(plan, lambda sockets: plan.spec(sockets, upper)) as (machine, link):
@@ -325,7 +329,7 @@ async def build_template(plan: MachinePlan, key: str) -> None:
             base, upper = (stack.enter_context(closing_descriptor(_placeholder(folder))) for _ in range(2))
             plan = attrs.evolve(plan, base=base, upper=upper)
         else:
-            upper = stack.enter_context(closing_descriptor(await create_upper(plan.home, UPPER_MIB)))
+            upper = stack.enter_context(closing_descriptor(await create_upper(plan.home, plan.upper_mib)))
             files["upper"] = upper
         memory = Memory(files["ram"], shared=True)
         async with _booted(plan, lambda sockets: plan.spec(sockets, upper, memory)) as (machine, link):

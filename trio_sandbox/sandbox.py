@@ -21,11 +21,13 @@ import trio
 
 from trio_sandbox.client.sandbox import Sandbox
 from trio_sandbox.config import SandboxConfig
+from trio_sandbox.errors import UnsupportedError
 from trio_sandbox.files import publish, storage_errors
 from trio_sandbox.home import Home
 from trio_sandbox.host.ready import host_assets
 from trio_sandbox.image.pinned import pin, pinned
 from trio_sandbox.image.rootfs import RootFilesystem, prepare_rootfs
+from trio_sandbox.image_source import ImageKind, ImageSource
 from trio_sandbox.life import STOP_TIMEOUT
 from trio_sandbox.lifecycle import End, State
 from trio_sandbox.logs.recorder import recorded_logs
@@ -108,13 +110,19 @@ async def _planned(
     if tenure is Tenure.KNOWN:
         rootfs = pinned(record.folder, home)
     else:
-        rootfs = await prepare_rootfs(runtime.config.image, home, on_pull=on_pull)
+        rootfs = await prepare_rootfs(_oci_reference(runtime.config.root), home, on_pull=on_pull)
     runtime.image = rootfs.config
     mark("image")
     with closing_descriptor(os.open(rootfs.path, os.O_RDONLY | os.O_CLOEXEC)) as base:
         plan = MachinePlan(runtime.config, home, assets, rootfs, base, ports=ports, mark=mark, record=logs.console)
         with _with_disk(plan, record) as plan:
             yield plan
+
+
+def _oci_reference(source: ImageSource) -> str:
+    if source.kind is not ImageKind.OCI:
+        raise UnsupportedError(f"image={source.reference!r}", "disk images and folders come in a later version")
+    return source.reference
 
 
 async def run_machine(

@@ -104,7 +104,7 @@ def test_paths_mean_what_they_mean_here(tmp_path: Path, monkeypatch: pytest.Monk
     for image in ("./layout:tag", Path("layout:tag")):
         config = SandboxConfig(name="one", image=image, listen="one.sock")
         order = Order.from_json(Order(config, Home(Path("home")), Tenure.NEW, detached=False).to_json())
-        assert os.path.normpath(order.config.image) == f"{here}/layout:tag"
+        assert os.path.normpath(order.config.root.reference) == f"{here}/layout:tag"
         assert order.config.listen == f"{here}/one.sock"
         assert order.home.root == Path(here, "home")
     for image in ("local/base", "python:3.12", "~/layout"):

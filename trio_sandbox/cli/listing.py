@@ -63,7 +63,8 @@ def inspect(names: Sequence[str]) -> None:
 
 def image_text(config: str) -> str:
     """The image that a configuration asks for, as it was asked for."""
-    return str(json.loads(config).get("image", ""))
+    image = json.loads(config).get("image", "")
+    return str(image.get("reference", "") if isinstance(image, dict) else image)
 
 
 def summary(row: SandboxRow) -> dict[str, Any]:

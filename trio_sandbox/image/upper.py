@@ -10,12 +10,12 @@ import trio
 from trio_sandbox.errors import HostNotReadyError, InvalidConfigError
 from trio_sandbox.files import anonymous_copy, anonymous_file, descriptor_path, publish, storage_errors
 from trio_sandbox.home import Home
+from trio_sandbox.image_source import UPPER_SIZE_MAX_MIB, UPPER_SIZE_MIB, UPPER_SIZE_MIN_MIB
 from trio_sandbox.tools import run_tool
 
 FORMAT = 1
 """Of the prototype. A change makes new ones."""
 
-MIN_SIZE_MIB, MAX_SIZE_MIB = 16, 1 << 20
 FORMATTER = "mke2fs"
 SYSTEM_FOLDERS = "/usr/sbin:/sbin"
 """Where the formatter is, and what Debian leaves out of an ordinary user's PATH."""
@@ -24,14 +24,15 @@ _MIB = 1 << 20
 _MAGIC_OFFSET, _MAGIC = 1024 + 56, b"\x53\xef"
 
 
-async def create_upper(home: Home, size_mib: int = 4096) -> int:
+async def create_upper(home: Home, size_mib: int = UPPER_SIZE_MIB) -> int:
     """A new empty ext4 file of `size_mib` MiB, in about a millisecond. The caller closes the descriptor.
 
     The file has no name: it is gone when the last descriptor is closed, whoever died. Raises InvalidConfigError,
     StorageError, HostNotReadyError. Cancellation leaves nothing.
     """
-    if not MIN_SIZE_MIB <= size_mib <= MAX_SIZE_MIB:
-        raise InvalidConfigError([f"upper size: {size_mib} MiB is not between {MIN_SIZE_MIB} and {MAX_SIZE_MIB}"])
+    if not UPPER_SIZE_MIN_MIB <= size_mib <= UPPER_SIZE_MAX_MIB:
+        bounds = f"{UPPER_SIZE_MIN_MIB} and {UPPER_SIZE_MAX_MIB}"
+        raise InvalidConfigError([f"upper_size_mib: {size_mib} MiB is not between {bounds}"])
     prototype = home.folder("prototypes") / f"ext4-{size_mib}-{FORMAT}.img"
     if not _is_sound(prototype, size_mib):
         await _make_prototype(prototype, size_mib)
