@@ -60,14 +60,14 @@ bench: setup
 	$(BIN)/python -m benchmarks $(ARGS)
 
 soak: setup
-	$(BIN)/python -m pytest -m soak -o faulthandler_timeout=3600 $(ARGS)
+	$(BIN)/python -m pytest -m soak -o timeout=3600 $(ARGS)
 
 FUZZ_SECONDS = 600
 
 # Failures are kept in .hypothesis/, so the next run begins with them.
 fuzz: venv
 	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$(FUZZ_SEED) $(BIN)/python -m pytest tests/guest/test_fuzz.py -s \
-		-o faulthandler_timeout=0 $(ARGS)
+		-o timeout=0 $(ARGS)
 
 guest: venv
 	$(MAKE) -C guest all sanitized

@@ -17,6 +17,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from tests.processes import ended
 from tests.real.traces import machines, users
 from trio_sandbox import Home, Sandbox, SandboxError
 
@@ -77,11 +78,11 @@ def strike(victims: set[int]) -> int:
 
 
 def vmms(home: Home) -> set[int]:
-    return users(home) & machines()
+    return machines(home)
 
 
 def sandbox_processes(home: Home) -> set[int]:
-    return users(home) - machines()
+    return users(home) - machines(home)
 
 
 async def struck_within(find: Callable[[], set[int]], delay: float) -> int:
@@ -104,7 +105,7 @@ async def struck_within(find: Callable[[], set[int]], delay: float) -> int:
 async def struck_application(home: Home, delay: float, *, everybody: bool) -> int:
     """Have a whole application killed, alone or with all its sandboxes."""
     argv = [sys.executable, "-c", textwrap.dedent(APPLICATION)]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT) as application:
+    with ended(subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT)) as application:
         assert application.stdout is not None
         await anyio.to_thread.run_sync(application.stdout.readline)
         await anyio.sleep(delay)

@@ -13,6 +13,7 @@ import pytest
 
 from tests.guest.agent_client import BODY_MAX, END, WINDOW, Client
 from tests.guest.fs_client import feed, fs, fs_outcome, fs_start
+from tests.processes import ended
 
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="needs other users, or mounts")
 DATA = random.Random(2).randbytes(3_000_000)
@@ -169,7 +170,7 @@ def test_devices_and_fifos_are_written_in_place(agent: Client, folder: Path) -> 
     fifo = folder / "fifo"
     os.mkfifo(fifo)
     session = fs_start(agent, "write", fifo, atomic=True)
-    with subprocess.Popen(["cat", fifo], stdout=subprocess.PIPE) as reader:
+    with ended(subprocess.Popen(["cat", fifo], stdout=subprocess.PIPE)) as reader:
         feed(agent, session, b"through")
         assert fs_outcome(agent, session).count == 7
         assert reader.communicate()[0] == b"through"

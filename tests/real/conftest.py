@@ -19,6 +19,8 @@ def first_use() -> None:
     """
 
     async def use() -> None:
+        if any(handle.name == "first-use" for handle in await Sandbox.list()):  # an earlier run was killed here
+            await Sandbox.remove("first-use")
         async with open_sandbox("first-use", image="local/base", keep=True):
             pass
         async with await Sandbox.start("first-use"):

@@ -37,7 +37,7 @@ async def test_kill_9_on_qemu_ends_an_idle_block_with_the_bare_error(home: Home)
     with leaving_nothing(home):
         with pytest.raises(SandboxCrashedError) as caught, trio.fail_after(60):
             async with open_sandbox("killed", image="local/base"):
-                (vmm,) = machines()
+                (vmm,) = machines(home)
                 os.kill(vmm, signal.SIGKILL)
                 await trio.sleep_forever()
         assert caught.value.reason is EndReason.VMM_EXITED
@@ -51,7 +51,7 @@ async def test_several_programs_die_with_their_machine_as_one_error(home: Home) 
                 for _ in range(3):
                     nursery.start_soon(sandbox.shell, "echo ready; sleep 1000")
                 await sandbox.exec("true")
-                (vmm,) = machines()
+                (vmm,) = machines(home)
                 os.kill(vmm, signal.SIGKILL)
 
 
@@ -75,7 +75,7 @@ async def test_a_failure_of_the_block_and_a_crash_leave_together(home: Home) -> 
     with leaving_nothing(home):
         with pytest.RaisesGroup(ValueError, SandboxCrashedError):
             async with open_sandbox("both", image="local/base"):
-                (vmm,) = machines()
+                (vmm,) = machines(home)
                 os.kill(vmm, signal.SIGKILL)
                 try:
                     await trio.sleep_forever()

@@ -17,6 +17,7 @@ from trio_sandbox import Home, open_sandbox
 from trio_sandbox.binaries import host_program_path
 from trio_sandbox.state.places import store_of
 
+from ..processes import ended
 from .traces import Traces, machines
 
 pytestmark = pytest.mark.anyio
@@ -58,10 +59,10 @@ async def assert_nothing_left(before: Traces, home: Home) -> None:
 async def test_the_end_of_the_application_leaves_nothing(home: Home, number: signal.Signals) -> None:
     before = Traces.take(home)
     owner = start_owner(OWNER)
-    with owner:
+    with ended(owner):
         assert owner.stdout is not None
         assert await trio.to_thread.run_sync(owner.stdout.readline) == b"ready\n"
-        assert len(machines()) == len(before.machines) + 1
+        assert len(machines(home) - before.machines) == 1
         owner.send_signal(number)
         await trio.to_thread.run_sync(owner.wait)
     await assert_nothing_left(before, home)
@@ -70,9 +71,9 @@ async def test_the_end_of_the_application_leaves_nothing(home: Home, number: sig
 async def test_kill_9_while_booting_leaves_nothing(home: Home) -> None:
     before = Traces.take(home)
     owner = start_owner(OWNER)
-    with owner:
+    with ended(owner):
         with trio.fail_after(60):
-            while machines() == set(before.machines):
+            while machines(home) == set(before.machines):
                 await trio.sleep(0.02)
         owner.kill()
         await trio.to_thread.run_sync(owner.wait)

@@ -15,6 +15,7 @@ import pytest
 
 from trio_sandbox import Home
 
+from ..processes import ended
 from .traces import Traces, leaving_nothing, machines
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +69,7 @@ def test_a_timeout_is_124() -> None:
 
 def test_output_comes_as_it_is_written() -> None:
     argv = [*RUN, "local/base", "sh", "-c", "echo first; read line; echo $line"]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+    with ended(subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)) as process:
         assert process.stdin is not None and process.stdout is not None
         assert process.stdout.readline() == b"first\n"
         process.stdin.write(b"second\n")
@@ -81,7 +82,7 @@ def test_output_comes_as_it_is_written() -> None:
 def test_a_signal_ends_the_sandbox_and_leaves_nothing(home: Home, number: signal.Signals) -> None:
     with leaving_nothing(home):
         argv = [*RUN, "local/base", "sh", "-c", "echo up; sleep 1000"]
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        with ended(subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=ROOT)) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"up\n"
             process.send_signal(number)
@@ -95,7 +96,7 @@ def test_ctrl_c_on_a_terminal_while_booting(home: Home) -> None:
         os.chdir(ROOT)
         os.execv(RUN[0], [*RUN, "local/base", "true"])
     end = time.monotonic() + 60
-    while machines() == set(before.machines):
+    while machines(home) == set(before.machines):
         assert time.monotonic() < end
         time.sleep(0.01)
     os.write(terminal, b"\x03")
@@ -108,7 +109,7 @@ def test_ctrl_c_on_a_terminal_while_booting(home: Home) -> None:
 def test_a_reader_that_goes_away_ends_the_sandbox(home: Home) -> None:
     with leaving_nothing(home):
         argv = [*RUN, "local/base", "yes"]
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        with ended(subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"y\n"
             process.stdout.close()

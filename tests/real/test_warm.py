@@ -32,6 +32,7 @@ from trio_sandbox.service import service
 from trio_sandbox.state.places import store_of
 from trio_sandbox.vm.templates import TemplateStore
 
+from ..processes import ended
 from .traces import leaving_nothing, machines
 
 pytestmark = pytest.mark.anyio
@@ -232,18 +233,19 @@ async def test_several_processes_build_it_once(folder: Path) -> None:
 
 
 async def test_a_builder_that_is_killed_leaves_nothing_that_counts(folder: Path, home: Home) -> None:
-    before = machines()
+    before = machines(home)
     argv = [sys.executable, "-c", BUILDERS, str(folder), "victim"]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as process:
+    with ended(subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])) as process:
         with trio.fail_after(60):
-            while machines() == before:
+            while machines(home) == before:
                 await trio.sleep(0.02)
         await trio.sleep(1)
         process.kill()
     with trio.fail_after(10):
-        while machines() - before:
+        while machines(home) - before:
             await trio.sleep(0.02)
     assert list(folder.iterdir()) == []
+    store_of(home).reconcile()  # its row and its logs, if it got that far, go when anybody looks
 
 
 async def test_a_clone_whose_host_vanished_does_not_live_on(home: Home) -> None:
@@ -253,10 +255,10 @@ async def test_a_clone_whose_host_vanished_does_not_live_on(home: Home) -> None:
     with leaving_nothing(home):
         folder = str(home.folder("templates"))
         argv = [sys.executable, "-c", code, folder, "orphan"]
-        with subprocess.Popen(argv, cwd=Path(__file__).parents[2]) as process:
+        with ended(subprocess.Popen(argv, cwd=Path(__file__).parents[2])) as process:
             await trio.to_thread.run_sync(process.wait)
         assert process.returncode == -signal.SIGKILL
         with trio.fail_after(20):
-            while machines():
+            while machines(home):
                 await trio.sleep(0.02)
         assert "orphan" in store_of(home).reconcile()  # its row and its logs go when anybody looks

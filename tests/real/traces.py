@@ -10,24 +10,27 @@ from pathlib import Path
 
 import attrs
 
+from tests.processes import children
 from trio_sandbox.home import Home
 
 VMM_NAME = "trio-sandbox-vm"
 """The thread name that QEMU gives itself (its command line has it as `process=`); the kernel keeps 15 bytes of it."""
 
 
-def machines() -> set[int]:
-    """The pids of all VMMs of this package on this machine, zombies included."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                stat, command = (entry / "stat").read_text(), (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if f"process={VMM_NAME}".encode() in command or VMM_NAME[:15] in stat:
-                found.add(int(entry.name))
-    return found
+def machines(home: Home) -> set[int]:
+    """The pids of the VMMs of this data folder, and of VMMs that are our own children and that nobody has reaped.
+
+    Not those of other data folders: somebody else may use the package on this machine while we look.
+    """
+    return {pid for pid in users(home) | _zombies() if _is_vmm(Path(f"/proc/{pid}"))}
+
+
+def _is_vmm(process: Path) -> bool:
+    try:
+        stat, command = (process / "stat").read_text(), (process / "cmdline").read_bytes()
+    except OSError:
+        return False
+    return f"process={VMM_NAME}".encode() in command or VMM_NAME[:15] in stat
 
 
 def users(home: Home) -> set[int]:
@@ -57,7 +60,7 @@ class Traces:
 
     machines: frozenset[int]
     users: frozenset[int]
-    children: frozenset[str]
+    children: frozenset[int]
     descriptors: tuple[str, ...]
     sockets: frozenset[str]
     mounts: str
@@ -67,12 +70,10 @@ class Traces:
     @classmethod
     def take(cls, home: Home) -> Traces:
         users_now = users(home)
-        own = Path("/proc/self/task").iterdir()
-        children = (child for task in own for child in (task / "children").read_text().split())
         return cls(
-            machines=frozenset(machines() & (users_now | _zombies())),
+            machines=frozenset(machines(home)),
             users=frozenset(users_now),
-            children=frozenset(children),
+            children=frozenset(children()),
             descriptors=tuple(sorted(_descriptors())),
             sockets=frozenset(_sockets_in((str(home.root), tempfile.gettempdir()))),
             mounts=Path("/proc/self/mountinfo").read_text(),
@@ -91,12 +92,7 @@ class Traces:
 
 def _zombies() -> set[int]:
     """Our own children that nobody has reaped."""
-    found = set()
-    for task in Path("/proc/self/task").iterdir():
-        for child in (task / "children").read_text().split():
-            if Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                found.add(int(child))
-    return found
+    return {pid for pid in children() if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"}
 
 
 def _sockets_in(folders: tuple[str, ...]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from trio_sandbox.vm import running
 from trio_sandbox.vm.console import TAIL_SIZE, ConsoleLog
 from trio_sandbox.vm.supervise import Build, Machine, supervise_vmm
 
+from ..processes import children, ended
 from .fake_vmm import LAST, SIGN, alive, descriptors, fake_vmm, pids
 
 pytestmark = pytest.mark.anyio
@@ -112,7 +113,7 @@ async def test_cancel_while_booting_leaves_no_process(tmp_path: Path) -> None:
 async def test_cancel_at_each_checkpoint_leaves_no_process(tmp_path: Path) -> None:
     """After each number of steps from none on: while the process is spawned, while its services are entered, later."""
     build = fake_vmm(tmp_path, SIGN, LAST)
-    before = descriptors()
+    before, known = descriptors(), children()
     for steps in range(40):
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
@@ -125,8 +126,7 @@ async def test_cancel_at_each_checkpoint_leaves_no_process(tmp_path: Path) -> No
 
                 async with serving(build):
                     await trio.sleep_forever()
-        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
-        assert children == "", f"after {steps} steps"
+        assert children() == known, f"after {steps} steps"
     assert descriptors() == before
 
 
@@ -168,7 +168,7 @@ async def test_the_vmm_dies_with_an_owner_that_is_killed(tmp_path: Path) -> None
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[2],
     )
-    with owner:
+    with ended(owner):
         assert owner.stdout is not None
         pid = int(await trio.to_thread.run_sync(owner.stdout.readline))
         assert alive(pid)
