@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import attrs
@@ -153,6 +154,20 @@ def test_the_number_of_a_process_that_ended_is_no_owner(store: Store) -> None:
     assert store.reconcile() == []
 
 
+def test_readers_wait_for_no_writer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was stopped in the middle of a change can be looked up, and so be killed."""
+    monkeypatch.setattr("trio_sandbox.state.store.BUSY_TIMEOUT", 0.01)
+    store.add(row(state=State.RUNNING, owner=Owner.current()))
+    store.begin_run("worker")
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        assert store.get("worker").is_live
+        assert [one.name for one in store.all()] == ["worker"]
+        assert len(store.runs("worker")) == 1
+        with pytest.raises(StorageError, match="locked"):
+            store.update("worker", socket="elsewhere")
+
+
 def test_a_zombie_is_no_owner() -> None:
     pid = os.fork()
     if pid == 0:
@@ -185,6 +200,7 @@ from trio_sandbox.state.owner import Owner
 from trio_sandbox.state.rows import SandboxRow
 from trio_sandbox.state.store import Store
 from trio_sandbox.lifecycle import End, EndReason, State
+from contextlib import closing
 from pathlib import Path
 
 store, mine, until = Store.of(Home(Path(sys.argv[1]))), sys.argv[2], time.monotonic() + float(sys.argv[3])

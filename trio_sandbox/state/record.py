@@ -38,6 +38,7 @@ class Record:
     tenure: Tenure
     has_run: bool = False
     run: int = 0
+    _latest: State = State.CREATING
     _states: deque[State] = attrs.Factory(deque)
     _news: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
     _writing: bool = False
@@ -67,11 +68,12 @@ class Record:
         await self.write(self.store.update, self.name, chain_id=chain_id, socket=socket)
         with trio.CancelScope(shield=True):  # bounded by BUSY_TIMEOUT
             self.run = await trio.to_thread.run_sync(self.store.begin_run, self.name)
-        self.has_run = True
+        self.has_run, self._latest = True, State.RUNNING
 
     def entered(self, state: State) -> None:
         """The lifecycle entered a state: it is written as soon as may be."""
-        if self.has_run and not self._is_over and state not in TERMINAL:
+        if self.has_run and not self._is_over and state not in TERMINAL and state is not self._latest:
+            self._latest = state
             self._states.append(state)
             self._news.unpark_all()
 

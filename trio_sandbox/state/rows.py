@@ -55,8 +55,13 @@ class SandboxRow:
 
     @property
     def is_live(self) -> bool:
-        """Whether it claims to be running; `Owner.is_alive` tells whether that is so."""
+        """Whether it claims to be running; `is_orphaned` tells whether that is a lie."""
         return self.state in LIVE
+
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether it claims to be running and its owner is dead."""
+        return self.is_live and (self.owner is None or not self.owner.is_alive)
 
     @property
     def is_going(self) -> bool:

@@ -1,11 +1,11 @@
 """The sandboxes of one data folder, in SQLite: rows that several processes read and write at once.
 
 Every change is one `BEGIN IMMEDIATE` transaction, so that two processes never work on the same stale row; the journal
-is a WAL, so that readers wait for nobody. Nothing here waits for anything but the database: callers on an event loop
-use a worker thread.
+is a WAL and readers only read, so that they wait for nobody. Nothing here waits for anything but the database: callers
+on an event loop use a worker thread.
 
-A row whose owner is dead lies. It is put right in the transaction that comes across it (`reconcile`), so that nobody
-ever sees the lie.
+A row whose owner is dead lies. Whoever comes across it puts it right before going on (`reconcile`), so that nobody ever
+sees the lie.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trio_sandbox.errors import SandboxAlreadyExistsError, SandboxNotFoundError,
 from trio_sandbox.home import Home
 from trio_sandbox.lifecycle import End, EndReason, State
 from trio_sandbox.state.owner import Owner
-from trio_sandbox.state.rows import LIVE, RunRow, SandboxRow
+from trio_sandbox.state.rows import RunRow, SandboxRow
 
 BUSY_TIMEOUT = 30.0
 """Seconds that a transaction waits for those of other processes, which last for a millisecond each."""
@@ -97,16 +97,21 @@ class Store:
 
     def get(self, name: str) -> SandboxRow:
         """One sandbox. Raises SandboxNotFoundError, StorageError."""
-        with self._transaction() as database:
-            if (row := self._find(database, name)) is None:
-                raise SandboxNotFoundError(name)
-            return row
+        with self._reading() as database:
+            row = self._find(database, name, reconciled=False)
+        if row is not None and row.is_orphaned:
+            with self._transaction() as database:
+                row = self._find(database, name)
+        if row is None:
+            raise SandboxNotFoundError(name)
+        return row
 
     def all(self, labels: Mapping[str, str] | None = None) -> list[SandboxRow]:
         """All sandboxes that have these labels, oldest first."""
-        with self._transaction() as database:
-            names = [name for (name,) in database.execute("SELECT name FROM sandbox ORDER BY created_ns, name")]
-            rows = [row for name in names if (row := self._find(database, name)) is not None]
+        rows = self._find_all()
+        while any(row.is_orphaned for row in rows):
+            self.reconcile()
+            rows = self._find_all()
         wanted = (labels or {}).items()
         return [row for row in rows if wanted <= row.labels.items()]
 
@@ -173,8 +178,9 @@ class Store:
 
     def runs(self, name: str) -> tuple[RunRow, ...]:
         """The runs of a sandbox, oldest first. Raises SandboxNotFoundError."""
-        with self._transaction() as database:
-            if self._find(database, name) is None:
+        self.get(name)  # puts it right
+        with self._reading() as database:
+            if self._find(database, name, reconciled=False) is None:
                 raise SandboxNotFoundError(name)
             query = "SELECT * FROM run WHERE name = ? ORDER BY number"
             return tuple(RunRow(*values) for values in database.execute(query, (name,)))
@@ -183,15 +189,15 @@ class Store:
 
     def reconcile(self) -> list[str]:
         """Put every row right whose owner is dead; the names."""
+        names = [row.name for row in self._find_all() if row.is_orphaned]
+        if not names:  # the rule: nobody need wait for a writer
+            return []
         with self._transaction() as database:
-            marks = ",".join("?" * len(LIVE))
-            query = f"SELECT name FROM sandbox WHERE state IN ({marks}) OR ephemeral"  # noqa: S608 - marks alone
-            names = [name for (name,) in database.execute(query, tuple(LIVE))]
             return [name for name in names if self._put_right(database, name)]
 
     def _put_right(self, database: sqlite3.Connection, name: str) -> bool:
         row = self._find(database, name, reconciled=False)
-        if row is None or not row.is_live or (row.owner is not None and row.owner.is_alive):
+        if row is None or not row.is_orphaned:
             return False
         last = self._last_run(database, name)
         if row.state is not State.CREATING:
@@ -226,6 +232,12 @@ class Store:
             "WHERE name = ? AND ended_ns = 0",
             (time.time_ns(), end.state, end.reason, end.exit_code, end.console_tail, name),
         )
+
+    def _find_all(self) -> list[SandboxRow]:
+        """All rows as they are, oldest first."""
+        with self._reading() as database:
+            names = [name for (name,) in database.execute("SELECT name FROM sandbox ORDER BY created_ns, name")]
+            return [row for name in names if (row := self._find(database, name, reconciled=False)) is not None]
 
     def _find(self, database: sqlite3.Connection, name: str, *, reconciled: bool = True) -> SandboxRow | None:
         if reconciled:
@@ -269,11 +281,24 @@ class Store:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """One transaction; what raises in it changes nothing."""
+        with self._begun("BEGIN IMMEDIATE") as database:
+            yield database
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """A view of one moment. It waits for no writer, not even for one that was stopped in the middle: whoever wants
+        to kill that must be able to look it up.
+        """
+        with self._begun("BEGIN DEFERRED") as database:
+            yield database
+
+    @contextmanager
+    def _begun(self, begin: str) -> Iterator[sqlite3.Connection]:
         try:
             database = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None)
             try:
                 self._prepare(database)
-                database.execute("BEGIN IMMEDIATE")
+                database.execute(begin)
                 try:
                     yield database
                 except BaseException:
