@@ -9,6 +9,8 @@ from typing import Any
 
 import anyio
 
+from trio_sandbox.client.options import Stdin
+from trio_sandbox.client.program import ExecHandle
 from trio_sandbox.lifecycle import End
 from trio_sandbox.relay.client_messages import (
     Detached,
@@ -224,3 +226,13 @@ class ScriptedControl:
 
     async def release(self) -> None:
         raise NotImplementedError
+
+
+def handle(*events: SessionEvent | Exception, **options: Any) -> ExecHandle:
+    """A program whose guest says `events`."""
+    return on(ScriptedSession(*events), **options)
+
+
+def on(session: ScriptedSession, **options: Any) -> ExecHandle:
+    """The program of a session, without input unless `options` say otherwise."""
+    return ExecHandle(session, options.pop("stdin", Stdin.null()), options.pop("timeout", None), **options)

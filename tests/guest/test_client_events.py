@@ -15,7 +15,7 @@ import trio
 import trio.testing
 
 from tests.guest.agent_client import CONFIGURE, DEADLINE
-from tests.guest.conftest import running_agent
+from tests.guest.running import running_agent
 from tests.relay.scripted import open_session
 from trio_sandbox import Event, EventStream, Sandbox
 from trio_sandbox.client.event_lines import MAX_DEPTH, MAX_JSON, MAX_NAME

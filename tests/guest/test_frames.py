@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.guest.agent_client import CONFIGURE, Client, HungUp
-from tests.guest.conftest import GUEST, SANITIZERS, Launch
+from tests.guest.conftest import GUEST, Launch
+from tests.guest.running import SANITIZERS
 
 VECTORS: list[dict[str, Any]] = json.loads((GUEST / "vectors" / "frames.json").read_text())["frames"]
 GOOD = [vector for vector in VECTORS if vector["verdict"] == "ok"]

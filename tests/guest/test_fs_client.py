@@ -31,7 +31,7 @@ from trio_sandbox.relay.messages import (
 )
 from trio_sandbox.service import service
 
-from .conftest import SANITIZERS
+from .running import SANITIZERS
 
 pytestmark = pytest.mark.anyio
 

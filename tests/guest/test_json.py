@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.guest.conftest import SANITIZERS
+from tests.guest.running import SANITIZERS
 
 DEPTH_MAX = 64
 NUMBER_MAX = 1024

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.guest.conftest import SANITIZERS
+from tests.guest.running import SANITIZERS
 
 MIB = 1 << 20
 
