@@ -151,7 +151,8 @@ async def test_attaching_again(somebody: Person) -> None:
         somebody.type(b"x")
         await scene.session.wait_for_input(b"x")
         somebody.type(b"\x1d")
-    assert scene.control.requests == [Attach(41, True, rows=30, cols=100)]
+    assert scene.control.requests == [Attach(41, True, rows=31, cols=100)]
+    assert scene.session.calls[0] == ("resize", 30, 100)  # a change, and so a new drawing, whatever the size was
     assert scene.outcome() == (0, True, 41)
 
 
@@ -237,7 +238,7 @@ async def test_a_cancel_restores_the_terminal_before_the_kill_is_confirmed(someb
 async def test_a_cancel_leaves_a_session_that_was_attached_to_again(somebody: Person) -> None:
     async with attached(somebody, 41) as scene:
         scene.scope.cancel()
-    assert scene.session.calls == ["detach"]
+    assert scene.session.calls == [("resize", 30, 100), "detach"]
 
 
 async def test_a_sandbox_that_crashes_raises_its_error_bare(somebody: Person) -> None:
@@ -292,7 +293,7 @@ async def test_a_hang_up_detaches_from_what_was_attached_to_again(somebody: Pers
     async with attached(somebody, 41) as scene:
         somebody.hang_up()
     assert scene.outcome() == (0, True, 41)
-    assert scene.session.calls == ["detach"]
+    assert scene.session.calls == [("resize", 30, 100), "detach"]
 
 
 WRONG: list[tuple[Callable[[Sandbox], Awaitable[object]], type[Exception], str]] = [

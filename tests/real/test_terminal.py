@@ -148,7 +148,8 @@ async def test_a_person_attaches_leaves_and_comes_back() -> None:
                 os.kill(os.getpid(), signal.SIGWINCH)
                 somebody.type(b"until stty size | grep 40; do :; done\r")
                 await somebody.wait_to_see(b"40 120\r\n")
-                somebody.type(b"remembered=yes; (sleep 0.3; echo wo''ken) & \r")
+                somebody.type(b"trap 'echo dra''wn' WINCH; echo se''t\r")
+                await somebody.wait_to_see(b"set\r\n")
                 somebody.type(b"\x1d")
             assert scene.outcome() == (0, True)
             result = scene.result
@@ -157,6 +158,12 @@ async def test_a_person_attaches_leaves_and_comes_back() -> None:
             assert not somebody.is_raw()
             (info,) = await sandbox.sessions()
             assert (info.id, info.tty, info.attached) == (result.session_id, True, False)
+            async with attached(sandbox, somebody, result.session_id) as scene:
+                somebody.type(b"\r")  # this shell looks at its traps between two lines
+                await somebody.wait_to_see(b"drawn\r\n")  # though the size is what it was
+                somebody.type(b"remembered=yes; (sleep 0.3; echo wo''ken) & \r")
+                somebody.type(b"\x1d")
+            assert scene.outcome() == (0, True)
             somebody.resize(20, 60)
             async with attached(sandbox, somebody, result.session_id) as scene:
                 await somebody.wait_to_see(b"40 120\r\n")  # replayed

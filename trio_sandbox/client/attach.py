@@ -90,6 +90,8 @@ class _Bridge:
             self._tasks.start_soon(self._type)
             if threading.current_thread() is threading.main_thread():  # no other hears signals
                 self._tasks.start_soon(self._follow_size)
+            else:
+                self._tasks.start_soon(self._pass_size)
             try:
                 await self._show()
             except SandboxError as error:  # raised below, where it is not in a group

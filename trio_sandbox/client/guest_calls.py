@@ -259,6 +259,9 @@ class GuestCalls:
         with (terminal or Terminal.of_this_process()).opened() as screen:
             size = screen.size()
             if isinstance(cmd, int):
+                # A program on a full screen draws it anew when its size changes, and only then: one row more is a
+                # change, and the bridge tells the true size next.
+                size = None if size is None else (size[0] + 1, size[1])
                 rows, cols = size or (0, 0)
                 handle = self._take_over(Attach(cmd, rows=rows, cols=cols))
             else:
