@@ -291,7 +291,7 @@ class Facts:
         return Answer(state=request.op)
 
     def welcome(self, slot: int, limit: int, used: int) -> Welcome:
-        return Welcome(1, "box", slot, limit, used, self.env, "/", "", "/bin/sh")
+        return Welcome(1, "box", slot, limit, used, self.env, "/", "", "/bin/sh", logs="/logs")
 
     def check_open(self) -> None:
         pass
@@ -342,6 +342,7 @@ class MemoryTransport:
     """Frames over a stream in memory."""
 
     stream: trio.abc.Stream
+    is_local: bool = True
 
     async def receive(self) -> bytes:
         return bytes(await self.stream.receive_some(65_536))

@@ -84,7 +84,8 @@ async def test_an_environment_too_large_for_a_frame_costs_the_connection_alone()
         await client.join()
         await client.closed.wait()
         w.facts.env = small
-        assert (await w.joined()).welcome is not None
+        welcome = (await w.joined()).welcome
+        assert welcome is not None and welcome.logs == "/logs"
 
 
 async def test_pings_are_not_answered_for_a_machine_that_is_gone() -> None:

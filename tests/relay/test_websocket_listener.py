@@ -95,6 +95,7 @@ async def connect(world: World, listener: WebSocketListener) -> Client:
     world.nursery.start_soon(client.run)
     await client.join()
     await until(lambda: client.welcome is not None)
+    assert client.welcome is not None and client.welcome.logs == ""  # nothing that says where things are here
     return client
 
 

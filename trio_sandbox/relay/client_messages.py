@@ -35,7 +35,7 @@ class Welcome:
     host: str = ""
     """The boot id of the sandbox's host: a client that has the same one is on the same machine."""
     logs: str = ""
-    """Where the sandbox's logs are on that machine."""
+    """Where the sandbox's logs are on that machine; "" for clients from elsewhere."""
 
 
 @attrs.frozen

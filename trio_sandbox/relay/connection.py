@@ -68,8 +68,13 @@ EAGAIN, ESHUTDOWN = 11, 108
 
 
 class Transport(Protocol):
-    """How frames travel. A receive returns whole or cut frames as they come, b"" at the end."""
+    """How frames travel. A receive returns whole or cut frames as they come, b"" at the end.
 
+    is_local: its client runs on this machine, as the user that the sandbox belongs to.
+    """
+
+    @property
+    def is_local(self) -> bool: ...
     async def receive(self) -> bytes: ...
     async def send(self, frames: list[bytes]) -> None: ...
     async def aclose(self) -> None: ...
@@ -209,7 +214,10 @@ class ClientConnection:
 
     def _welcome(self, slot: int) -> None:
         try:
-            self.mux.send_message(self.served.welcome(slot))
+            welcome = self.served.welcome(slot)
+            if not self.transport.is_local:  # a path of this machine says something to nobody else
+                welcome = attrs.evolve(welcome, logs="")
+            self.mux.send_message(welcome)
         except LocalProtocolError as error:  # an image may bring any environment
             log.error("clients cannot be served: %s", error)
             raise ClientGone from error

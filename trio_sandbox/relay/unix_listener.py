@@ -33,6 +33,7 @@ class StreamTransport:
     """Frames over a byte stream."""
 
     stream: trio.SocketStream
+    is_local: bool = True
 
     async def receive(self) -> bytes:
         return bytes(await self.stream.receive_some(READ_SIZE))

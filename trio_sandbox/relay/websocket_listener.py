@@ -37,6 +37,7 @@ class MessageTransport:
     """One frame in one binary message."""
 
     socket: trio_websocket.WebSocketConnection
+    is_local: bool = False
 
     async def receive(self) -> bytes:
         try:
