@@ -39,7 +39,8 @@ run: setup
 	@$(BIN)/python -m trio_sandbox.demo
 
 # ARGS passes words on: make test ARGS='-k kernel -x'
-test: setup
+test:
+	@$(BOOTSTRAP) --tests
 	$(BIN)/python -m pytest $(ARGS)
 
 check: venv

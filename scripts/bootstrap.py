@@ -5,6 +5,7 @@ repeat. When nothing is missing it only compares a few checksums and ends after 
 
     python3 scripts/bootstrap.py             everything
     python3 scripts/bootstrap.py --venv      only what building and checking needs: no kernel, no image
+    python3 scripts/bootstrap.py --tests     everything, and what only the tests need
 """
 
 from __future__ import annotations
@@ -142,6 +143,15 @@ def bootstrap(*, only_venv: bool) -> None:
         run([VENV / "bin" / "trio-sandbox", "setup", "--yes"])
 
 
+def install_for_tests() -> None:
+    """The programs that only tests use. What cannot be had is told, and the tests that need it are skipped."""
+    packages = load("packages")
+    try:
+        packages.ensure(packages.test_requirements(), say=say)
+    except packages.PackagesError as error:
+        say(f"some tests will be skipped: {error}")
+
+
 def main() -> int:
     """Exit status: 0, 1 with a sentence on standard error, 130 when interrupted."""
     if sys.version_info < (3, 11):  # noqa: UP036  the one file that an older Python may start
@@ -149,6 +159,8 @@ def main() -> int:
         return 1
     try:
         bootstrap(only_venv="--venv" in sys.argv[1:])
+        if "--tests" in sys.argv[1:]:
+            install_for_tests()
     except Failed as error:
         print(f"[setup] {error}", file=sys.stderr)
         return 1

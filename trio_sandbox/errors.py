@@ -240,7 +240,19 @@ class ImageNotFoundError(ImageError):
 
 
 class ImagePullError(ImageError):
-    """A registry could not deliver the image."""
+    """A registry could not deliver the image.
+
+    `registry` is its host, `status` the one of HTTP, None where it never came to that; `hint` says what to do.
+    """
+
+    def __init__(
+        self, reference: str, message: str, *, registry: str = "", status: int | None = None, hint: str = ""
+    ) -> None:
+        self.registry = registry
+        self.status = status
+        self.hint = hint
+        where = f"{registry}: " if registry else ""
+        super().__init__(reference, where + message + (f"; {hint}" if hint else ""))
 
 
 class ImageInUseError(ImageError):

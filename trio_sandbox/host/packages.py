@@ -85,6 +85,15 @@ def requirements(
     )
 
 
+def test_requirements() -> tuple[Requirement, ...]:
+    """What only the tests need: programs of others whose work is read, or compared with. They skip what is missing."""
+    return (
+        Requirement("docker-registry", "registries", ("docker-registry",), ("docker-registry",)),
+        Requirement("skopeo", "images as others write them", ("skopeo",), ("skopeo",)),
+        Requirement("openssl", "certificates of registries", ("openssl",), ("openssl",)),
+    )
+
+
 def find_program(name: str, path: str | None = None) -> str | None:
     """Where the program is, or None: on PATH, or in the system folders that an ordinary user's PATH may lack."""
     searched = os.environ.get("PATH", os.defpath) if path is None else path
