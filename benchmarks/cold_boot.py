@@ -15,6 +15,7 @@ async def measure(home: Home, repeats: int) -> list[Figure]:
     """The baseline first."""
     samples = Samples("ms")
     plan = await bare.make_plan(home)
+    assert plan.base is not None
     with closing_descriptor(plan.base):
         for _ in range(repeats):
             samples.add("bare QEMU, cold, to the agent's first byte", await bare.cold_boot(plan))

@@ -26,6 +26,7 @@ async def measure(home: Home, repeats: int) -> list[Figure]:
     samples = Samples("ms")
     plan = await bare.make_plan(home)
     store = TemplateStore(home.folder("templates"))
+    assert plan.base is not None
     with closing_descriptor(plan.base), store.opened(plan.template_key) as template:
         assert template is not None
         for _ in range(repeats):
@@ -85,6 +86,7 @@ async def measure_sustained(home: Home) -> list[Figure]:
     samples = Samples("/s")
     plan = await bare.make_plan(home)
     store = TemplateStore(home.folder("templates"))
+    assert plan.base is not None
     with closing_descriptor(plan.base), store.opened(plan.template_key) as template:
         assert template is not None
         began = time.perf_counter()

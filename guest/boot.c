@@ -72,15 +72,15 @@ static int is_module(const struct dirent *entry)
     return dot && strcmp(dot, ".ko") == 0;
 }
 
-const char *boot_load_modules(void)
+static const char *load_folder(const char *folder)
 {
-    static char path[300];
+    static char path[600];
     struct dirent **names;
-    int count = scandir("/modules", &names, is_module, alphasort);
+    int count = scandir(folder, &names, is_module, alphasort);
     if (count < 0)
-        return errno == ENOENT ? NULL : "/modules"; // a kernel with all of it built in needs none
+        return errno == ENOENT ? NULL : folder; // a kernel with all of it built in needs none
     for (int i = 0; i < count; i++) {
-        snprintf(path, sizeof path, "/modules/%s", names[i]->d_name);
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]->d_name);
         if (!load_module(path))
             return path;
         unlink(path); // the initramfs is memory
@@ -88,6 +88,18 @@ const char *boot_load_modules(void)
     }
     free(names);
     return NULL;
+}
+
+const char *boot_load_modules(void)
+{
+    return load_folder("/modules");
+}
+
+const char *boot_load_file_system(const char *type)
+{
+    char folder[64];
+    snprintf(folder, sizeof folder, "/modules/%s", type);
+    return load_folder(folder);
 }
 
 const char *boot_loopback(void)

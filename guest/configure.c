@@ -38,7 +38,8 @@ static void set_name(struct agent *agent, const struct identity *identity)
 
 static void enter_root(struct agent *agent, const struct configure *configure)
 {
-    const char *problem = root_enter(configure->base, configure->upper);
+    const char *problem = configure->disk[0] ? root_enter_disk(configure->disk, configure->fstype)
+                                             : root_enter(configure->base, configure->upper);
     if (problem)
         agent_boot_failed(agent, "mount", errno, problem);
     // In a template too: its clones have the socket from their beginning.

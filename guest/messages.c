@@ -115,10 +115,19 @@ static void read_warm(struct mp_reader *reader, struct configure *configure)
     }
 }
 
+// A root of two disks, or of one.
+static bool names_a_root(const struct configure *configure)
+{
+    if (configure->disk[0])
+        return !configure->base[0] && !configure->upper[0] && !configure->template;
+    return configure->base[0] && configure->upper[0] && !configure->fstype[0];
+}
+
 bool decode_configure(const uint8_t *body, size_t length, struct configure *configure)
 {
-    enum { KEY_VERSION = IDENTITY_KEYS, KEY_BASE, KEY_UPPER, KEY_TEMPLATE, KEY_WARM, KEYS };
-    static const char *const names[KEYS] = {IDENTITY_NAMES, "version", "base", "upper", "template", "warm"};
+    enum { KEY_VERSION = IDENTITY_KEYS, KEY_BASE, KEY_UPPER, KEY_DISK, KEY_FSTYPE, KEY_TEMPLATE, KEY_WARM, KEYS };
+    static const char *const names[KEYS] = {IDENTITY_NAMES, "version", "base",     "upper",
+                                            "disk",         "fstype",  "template", "warm"};
     struct map_walk walk;
     *configure = (struct configure){0};
     map_begin(&walk, body, length);
@@ -129,10 +138,16 @@ bool decode_configure(const uint8_t *body, size_t length, struct configure *conf
             mp_read_int(reader, 0, INT32_MAX, &configure->version);
             break;
         case KEY_BASE:
-            read_string(reader, configure->base, 1, SERIAL_MAX);
+            read_string(reader, configure->base, 0, SERIAL_MAX);
             break;
         case KEY_UPPER:
-            read_string(reader, configure->upper, 1, SERIAL_MAX);
+            read_string(reader, configure->upper, 0, SERIAL_MAX);
+            break;
+        case KEY_DISK:
+            read_string(reader, configure->disk, 0, SERIAL_MAX);
+            break;
+        case KEY_FSTYPE:
+            read_string(reader, configure->fstype, 0, FSTYPE_MAX);
             break;
         case KEY_TEMPLATE:
             mp_read_bool(reader, &configure->template);
@@ -144,7 +159,8 @@ bool decode_configure(const uint8_t *body, size_t length, struct configure *conf
             read_identity(reader, key, &configure->identity);
         }
     }
-    return map_complete(&walk, (1u << KEY_TEMPLATE) - 1) && (configure->template || configure->warm_count == 0);
+    return map_complete(&walk, (1u << KEY_BASE) - 1) && names_a_root(configure) &&
+           (configure->template || configure->warm_count == 0);
 }
 
 bool decode_identify(const uint8_t *body, size_t length, struct identity *identity)

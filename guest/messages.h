@@ -34,8 +34,10 @@ struct identity {
 struct configure {
     int64_t version;
     struct identity identity;
-    char base[SERIAL_MAX + 1];
+    char base[SERIAL_MAX + 1]; // base and upper, or else disk
     char upper[SERIAL_MAX + 1];
+    char disk[SERIAL_MAX + 1];
+    char fstype[FSTYPE_MAX + 1];
     bool template;
     struct mp_text warm[WARM_MAX]; // absolute patterns, in the body that was decoded
     size_t warm_count;

@@ -1,6 +1,5 @@
 #include "root.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -10,48 +9,20 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "disk.h"
+#include "disk_root.h"
 #include "event_command.h"
 #include "log.h"
-#include "smallfile.h"
-#include "wire.h"
-
-enum { DISK_TRIES = 2000 }; // of a millisecond each
 
 static bool has_events;
-static int upper_fd = -1; // root folder of the ext4, which has no path any more once we have moved
+static int upper_fd = -1; // root folder of what is written to, which may have no path any more once we have moved
 
-static bool has_serial(const char *disk, const char *serial)
+static bool find_device(const char *serial, char *device, size_t size)
 {
-    char path[300], found[SERIAL_MAX + 2];
-    snprintf(path, sizeof path, "/sys/block/%s/serial", disk);
-    return read_small_file(-1, path, found, sizeof found) >= 0 && strcmp(found, serial) == 0;
-}
-
-static bool find_disk_now(const char *serial, char *device, size_t size)
-{
-    DIR *folder = opendir("/sys/block");
-    bool found = false;
-    for (struct dirent *entry; folder && !found && (entry = readdir(folder));) {
-        if (entry->d_name[0] == '.' || !has_serial(entry->d_name, serial))
-            continue;
-        snprintf(device, size, "/dev/%s", entry->d_name);
-        found = access(device, F_OK) == 0;
-    }
-    if (folder)
-        closedir(folder);
+    char name[DISK_NAME_MAX + 1];
+    bool found = disk_find(serial, name);
+    snprintf(device, size, "/dev/%s", found ? name : "");
     return found;
-}
-
-// Disks are found in the background after their driver was loaded.
-static bool find_disk(const char *serial, char *device, size_t size)
-{
-    for (int i = 0; i < DISK_TRIES; i++) {
-        if (find_disk_now(serial, device, size))
-            return true;
-        sleep_ns(NS_PER_MS);
-    }
-    errno = ENODEV;
-    return false;
 }
 
 static const char *mount_disks(const char *base_serial, const char *upper_serial)
@@ -59,11 +30,11 @@ static const char *mount_disks(const char *base_serial, const char *upper_serial
     char device[300];
     mkdir("/base", 0755);
     mkdir("/upper", 0755);
-    if (!find_disk(base_serial, device, sizeof device))
+    if (!find_device(base_serial, device, sizeof device))
         return "no disk has the serial of the base";
     if (mount(device, "/base", "squashfs", MS_RDONLY, "") != 0)
         return "the base is not a squashfs that this kernel can mount";
-    if (!find_disk(upper_serial, device, sizeof device))
+    if (!find_device(upper_serial, device, sizeof device))
         return "no disk has the serial of the upper";
     // noinit_itable: no thread that fills the inode tables of a sparse file, which read as zeros anyway, with zeros.
     if (mount(device, "/upper", "ext4", 0, "noinit_itable") != 0)
@@ -149,18 +120,32 @@ static const char *fill_root(void)
     return NULL;
 }
 
-const char *root_enter(const char *base_serial, const char *upper_serial)
+static const char *move_into_root(void)
 {
-    const char *problem = mount_disks(base_serial, upper_serial);
-    if (!problem)
-        problem = mount_overlay();
-    if (!problem)
-        problem = fill_root();
+    const char *problem = fill_root();
     if (problem)
         return problem;
     if (chdir("/root") != 0 || mount(".", "/", NULL, MS_MOVE, NULL) != 0 || chroot(".") != 0 || chdir("/") != 0)
         return "cannot move into the new root";
     return NULL;
+}
+
+const char *root_enter(const char *base_serial, const char *upper_serial)
+{
+    const char *problem = mount_disks(base_serial, upper_serial);
+    if (!problem)
+        problem = mount_overlay();
+    return problem ? problem : move_into_root();
+}
+
+const char *root_enter_disk(const char *serial, const char *fstype)
+{
+    mkdir("/root", 0755);
+    const char *problem = disk_root_mount(serial, fstype, "/root");
+    if (problem)
+        return problem;
+    upper_fd = open("/root", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return upper_fd < 0 ? "/root" : move_into_root();
 }
 
 bool root_has_events(void)

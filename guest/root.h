@@ -1,4 +1,5 @@
-// The sandbox's root: a read-only squashfs under a writable ext4, joined by overlayfs. The agent moves into it.
+// The sandbox's root: a read-only squashfs under a writable ext4, joined by overlayfs, or the root of a disk image. The
+// agent moves into it.
 #ifndef TRIO_SANDBOX_ROOT_H
 #define TRIO_SANDBOX_ROOT_H
 
@@ -8,6 +9,9 @@
 // Returns NULL, or what failed (errno).
 const char *root_enter(const char *base_serial, const char *upper_serial);
 
+// The same with the root file system of one disk, see disk_root.h.
+const char *root_enter_disk(const char *serial, const char *fstype);
+
 // The folder of the agent's own in the new root is there, for the socket of events.
 bool root_has_events(void);
 
@@ -15,7 +19,7 @@ bool root_has_events(void);
 // to be written later. False: errno.
 bool root_sync(void);
 
-// Everything onto the disk, and both file systems read-only. False: somebody still writes (errno); data is synced
+// Everything onto the disk, and the file systems read-only. False: somebody still writes (errno); data is synced
 // anyway.
 bool root_release(void);
 

@@ -21,6 +21,7 @@ enum {
     HOSTNAME_MAX = 64,      // bytes
     MACHINE_ID_LENGTH = 32, // hex digits
     SERIAL_MAX = 20,        // bytes: VIRTIO_BLK_ID_BYTES
+    FSTYPE_MAX = 16,        // bytes
     SESSIONS_MAX = 1088,    // open at once: 16 clients with 64 each, and 64 that survive theirs
     PATH_BYTES_MAX = 4096,  // of a path in FS, its NUL not counted
     OWNER_BYTES_MAX = 512,  // of user and owner in FS

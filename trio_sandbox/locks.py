@@ -68,9 +68,34 @@ def lock_file(home: Home) -> Iterator[int]:
 
 def try_lock(descriptor: int, key: str) -> bool:
     """Lock `key` until the descriptor is closed; False when somebody else has it."""
-    byte = int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")
+    return _try_byte(descriptor, int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big"), fcntl.F_WRLCK)
+
+
+DISK_BYTE = 1 << 62
+"""Of a disk image's file: locked by who boots from it. Beyond every file's end, and not one that QEMU locks."""
+_QEMU_BYTES, _QEMU_COUNT, _QEMU_WRITERS = 100, 200, 101
+"""Bytes that QEMU locks on an image that it has open, and the one that those who write to it lock."""
+
+
+def lock_disk(descriptor: int, *, shared: bool) -> bool:
+    """Lock a disk image as long as the open file lives, in this process and in those that inherit it.
+
+    shared: for one that is only read; others may read it too. False: somebody else has locked it.
+    """
+    return _try_byte(descriptor, DISK_BYTE, fcntl.F_RDLCK if shared else fcntl.F_WRLCK)
+
+
+def is_locked_by_vmm(descriptor: int, *, written: bool) -> bool:
+    """Whether a QEMU, whoever started it, has the file open; written: only one that writes to it counts."""
+    first, count = (_QEMU_WRITERS, 1) if written else (_QEMU_BYTES, _QEMU_COUNT)
+    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, first, count, 0)
+    found: int = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))[0]
+    return found != fcntl.F_UNLCK
+
+
+def _try_byte(descriptor: int, byte: int, kind: int) -> bool:
     try:
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
     except OSError as error:
         if error.errno in (errno.EAGAIN, errno.EACCES):
             return False

@@ -34,6 +34,7 @@ from trio_sandbox.host.facts import identity
 from trio_sandbox.host.ready import HostAssets
 from trio_sandbox.image.rootfs import RootFilesystem
 from trio_sandbox.image.upper import create_upper
+from trio_sandbox.image_source import ImageKind, ImageSource
 from trio_sandbox.relay.frames import PROTOCOL_VERSION, FrameType
 from trio_sandbox.relay.link import AgentLink, LinkLost
 from trio_sandbox.relay.messages import (
@@ -61,6 +62,10 @@ EXIT_TIMEOUT = 5.0
 CLONE_TIMEOUT = 5.0
 """Seconds for a clone to be ready. 50 ms is usual; the cold path is never much slower than waiting longer."""
 ENTROPY_SIZE = 64
+BASE, UPPER, DISK = "base", "upper", "root"
+"""Serials of the disks."""
+DRIVERS = {"ext2": "ext4", "ext3": "ext4"}
+"""File systems that the guest's kernel serves by the driver of another one."""
 SPARE_ROOM = 64 << 20
 """Bytes of disk that making a template leaves free beyond the guest's memory."""
 PLACEHOLDER_SIZE = 1 << 40
@@ -71,17 +76,19 @@ PLACEHOLDER_SIZE = 1 << 40
 class MachinePlan:
     """What every try to make one sandbox's machine has in common.
 
-    base: descriptor of the root file system. upper: descriptor of a writable disk that the sandbox brings, None for a
-    new one; whoever made the plan closes both. mark: called with the name of each stage as it is reached. ports: more
+    rootfs and base: the root file system, and its descriptor. upper: descriptor of a writable disk that the sandbox
+    brings, None for a new one. disk: a disk image that is the root, in the place of them all. Whoever made the plan
+    closes the descriptors. mark: called with the name of each stage as it is reached. ports: more
     virtio-serial ports, for a cold boot alone, since a template has none.
     """
 
     config: SandboxConfig
     home: Home
     assets: HostAssets
-    rootfs: RootFilesystem
-    base: int
+    rootfs: RootFilesystem | None = None
+    base: int | None = None
     upper: int | None = None
+    disk: Disk | None = None
     durable: bool = False
     """Whether the guest's flushes reach the host's disk: for a disk that outlives the machine."""
     name_disk: Callable[[int], None] = attrs.field(default=lambda descriptor: None, eq=False)
@@ -101,7 +108,14 @@ class MachinePlan:
         """MiB of a writable disk that is made new."""
         return self.config.root.upper_size_mib
 
-    def spec(self, sockets: Sockets, upper: int, memory: Memory | None = None) -> MachineSpec:
+    def disks(self, upper: int | None) -> tuple[Disk, ...]:
+        """What the guest finds its root on; upper: its writable disk, if it has one."""
+        if self.disk is not None:
+            return (self.disk,)
+        assert self.base is not None and upper is not None
+        return (Disk(BASE, self.base, readonly=True), Disk(UPPER, upper, readonly=False, durable=self.durable))
+
+    def spec(self, sockets: Sockets, upper: int | None, memory: Memory | None = None) -> MachineSpec:
         """The machine that boots, on these sockets and with this writable disk."""
         return MachineSpec(
             qemu=self.assets.qemu,
@@ -114,7 +128,7 @@ class MachinePlan:
             console=sockets.console,
             monitor=sockets.monitor,
             agent=sockets.agent,
-            disks=(Disk("base", self.base, readonly=True), Disk("upper", upper, readonly=False, durable=self.durable)),
+            disks=self.disks(upper),
             ports=self.ports,
             memory=memory,
             name=self.config.name,
@@ -135,7 +149,7 @@ class MachinePlan:
         """A digest of all that a template depends on: everything that shapes the machine, and what is in it."""
         fixed = attrs.evolve(self, config=attrs.evolve(self.config, name="template"), base=3, durable=False)
         argv = qemu_argv(fixed.spec(Sockets(0, 1, 2), 4, Memory(5, shared=True)))
-        inside = ("blank",) if self.blank else (self.rootfs.chain_id, self.upper_mib, WARM_FILES)
+        inside = ("blank",) if self.rootfs is None or self.blank else (self.rootfs.chain_id, self.upper_mib, WARM_FILES)
         depends_on = (
             argv,
             self.assets.qemu_version,
@@ -154,7 +168,7 @@ async def serve_machine(
     Raises BootError, HostNotReadyError, StorageError, RemoteProtocolError. Cancellation: the machine is killed and
     reaped.
     """
-    if plan.config.warm and not plan.ports:
+    if plan.config.warm and not plan.ports and plan.disk is None:
         async with _template(plan) as template:
             if template is not None:
                 try:
@@ -172,7 +186,7 @@ class _CloneFailed(Exception):
 async def _serve_cold(plan: MachinePlan, task_status: trio.TaskStatus[tuple[Machine, AgentLink]]) -> None:
     with ExitStack() as stack:
         upper = plan.upper
-        if upper is None:
+        if upper is None and plan.disk is None:
             upper = stack.enter_context(closing_descriptor(await create_upper(plan.home, plan.upper_mib)))
             plan.name_disk(upper)
         plan.mark("disks")
@@ -280,11 +294,17 @@ def configuration(config: SandboxConfig, *, template: bool = False) -> Configure
         entropy=who.entropy,
         hostname=who.hostname,
         machine_id=who.machine_id,
-        base="base",
-        upper="upper",
+        **_root(config.root),
         template=template,
         warm=WARM_FILES if template else (),
     )
+
+
+def _root(source: ImageSource) -> dict[str, str]:
+    """Where the guest finds its root."""
+    if source.kind is not ImageKind.DISK:
+        return {"base": BASE, "upper": UPPER}
+    return {"disk": DISK, "fstype": DRIVERS.get(source.fstype or "", source.fstype or "")}
 
 
 # -- templates

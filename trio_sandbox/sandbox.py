@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,13 +25,14 @@ from trio_sandbox.errors import UnsupportedError
 from trio_sandbox.files import publish, storage_errors
 from trio_sandbox.home import Home
 from trio_sandbox.host.ready import host_assets
+from trio_sandbox.image.disk import DiskLayer, opened_disk
 from trio_sandbox.image.pinned import pin, pinned
 from trio_sandbox.image.rootfs import RootFilesystem, prepare_rootfs
 from trio_sandbox.image_source import ImageKind, ImageSource
 from trio_sandbox.life import STOP_TIMEOUT
 from trio_sandbox.lifecycle import End, State
 from trio_sandbox.logs.recorder import recorded_logs
-from trio_sandbox.machine import MachinePlan, closing_descriptor, serve_machine
+from trio_sandbox.machine import DISK, MachinePlan, closing_descriptor, serve_machine
 from trio_sandbox.names import reserved_name
 from trio_sandbox.pull_event import OnPull, ignore
 from trio_sandbox.runtime import Runtime
@@ -39,7 +40,7 @@ from trio_sandbox.service import service
 from trio_sandbox.state.places import disk_of, is_live
 from trio_sandbox.state.record import Record, recorded
 from trio_sandbox.state.rows import Tenure
-from trio_sandbox.vm.command import Port
+from trio_sandbox.vm.command import Backing, Disk, Port
 
 log = logging.getLogger("trio_sandbox.sandbox")
 
@@ -73,7 +74,10 @@ async def serve_sandbox(
         _planned(runtime, home, tenure, ports, on_pull) as plan,
     ):
         return await run_machine(
-            runtime, partial(serve_machine, plan), chain_id=plan.rootfs.chain_id, task_status=task_status
+            runtime,
+            partial(serve_machine, plan),
+            chain_id=plan.rootfs.chain_id if plan.rootfs else "",
+            task_status=task_status,
         )
 
 
@@ -105,23 +109,36 @@ async def _planned(
     """What the machine is made of: programs of the host, image, disks."""
     record, logs, mark = runtime.record, runtime.logs, runtime.mark
     assert record is not None and logs is not None
-    assets = await host_assets(home)
+    root = runtime.config.root
+    assets = await host_assets(home, disk_root=root.kind is ImageKind.DISK)
     mark("assets")
+    plan = MachinePlan(runtime.config, home, assets, ports=ports, mark=mark, record=logs.console)
+    if root.kind is ImageKind.DISK:
+        async with opened_disk(root) as layers:
+            mark("image")
+            yield attrs.evolve(plan, disk=_root_disk(layers))
+        return
     if tenure is Tenure.KNOWN:
         rootfs = pinned(record.folder, home)
     else:
-        rootfs = await prepare_rootfs(_oci_reference(runtime.config.root), home, on_pull=on_pull)
+        rootfs = await prepare_rootfs(_oci_reference(root), home, on_pull=on_pull)
     runtime.image = rootfs.config
     mark("image")
     with closing_descriptor(os.open(rootfs.path, os.O_RDONLY | os.O_CLOEXEC)) as base:
-        plan = MachinePlan(runtime.config, home, assets, rootfs, base, ports=ports, mark=mark, record=logs.console)
-        with _with_disk(plan, record) as plan:
+        with _with_upper(attrs.evolve(plan, rootfs=rootfs, base=base), record) as plan:
             yield plan
+
+
+def _root_disk(layers: Sequence[DiskLayer]) -> Disk:
+    """The disk of a machine whose root is an image: what the guest writes is to be in the file."""
+    first, *beneath = layers
+    backing = tuple(Backing(layer.descriptor, layer.format.value) for layer in beneath)
+    return Disk(DISK, first.descriptor, readonly=False, durable=True, format=first.format.value, backing=backing)
 
 
 def _oci_reference(source: ImageSource) -> str:
     if source.kind is not ImageKind.OCI:
-        raise UnsupportedError(f"image={source.reference!r}", "disk images and folders come in a later version")
+        raise UnsupportedError(f"image={source.reference!r}", "folders come in a later version")
     return source.reference
 
 
@@ -173,13 +190,14 @@ async def _finish(runtime: Runtime, error: BaseException | None) -> None:
 
 
 @contextmanager
-def _with_disk(plan: MachinePlan, record: Record) -> Iterator[MachinePlan]:
+def _with_upper(plan: MachinePlan, record: Record) -> Iterator[MachinePlan]:
     """The plan with the disk of a sandbox that stays: its own, or one that gets a name as soon as it is made."""
     path = disk_of(plan.home, record.name)
     match record.tenure:
         case Tenure.EPHEMERAL:
             yield plan
         case Tenure.NEW:
+            assert plan.rootfs is not None
             pin(record.folder, plan.rootfs)
             keep = partial(publish, path=path, durable=False)
             yield attrs.evolve(plan, durable=True, name_disk=keep)

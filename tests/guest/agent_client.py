@@ -36,6 +36,7 @@ CONFIGURE = {
     "machine_id": "0123456789abcdef" * 2, "base": "base", "upper": "upper",
 }  # fmt: skip
 TEMPLATE = {**CONFIGURE, "template": True, "warm": ["/bin/*"]}
+DISK = {**{name: value for name, value in CONFIGURE.items() if name not in ("base", "upper")}, "disk": "root"}
 IDENTIFY = {name: CONFIGURE[name] for name in ("time_ns", "entropy", "hostname", "machine_id")}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgpack
 from hypothesis import strategies as st
 
-from tests.guest.agent_client import CONFIGURE, IDENTIFY, TEMPLATE, exec_map
+from tests.guest.agent_client import CONFIGURE, DISK, IDENTIFY, TEMPLATE, exec_map
 from tests.guest.fs_client import record
 
 NUMBERS = (
@@ -138,7 +138,7 @@ def _maps(name: str) -> st.SearchStrategy[dict[str, Any]]:
         return st.builds(lambda rows, cols: {"rows": rows, "cols": cols}, SIZES, SIZES)
     if name in ("CONFIGURE", "IDENTIFY"):
         return st.sampled_from(
-            (CONFIGURE, TEMPLATE, {**CONFIGURE, "version": 2}) if name == "CONFIGURE" else (IDENTIFY,)
+            (CONFIGURE, TEMPLATE, DISK, {**CONFIGURE, "version": 2}) if name == "CONFIGURE" else (IDENTIFY,)
         )
     key = {"SIGNAL": "signal", "DEADLINE": "deadline_ms", "CLOCK": "time_ns", "SHUTDOWN": "grace_ms"}[name]
     if name == "SIGNAL":

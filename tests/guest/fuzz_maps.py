@@ -164,7 +164,11 @@ def _is_entropy(value: Value) -> bool:
 
 
 def _is_serial(value: Value) -> bool:
-    return isinstance(value, Text) and 1 <= len(value) <= 20 and 0 not in value
+    return isinstance(value, Text) and len(value) <= 20 and 0 not in value
+
+
+def _is_fstype(value: Value) -> bool:
+    return isinstance(value, Text) and len(value) <= 16 and 0 not in value
 
 
 def _is_pattern(value: Value) -> bool:
@@ -189,7 +193,7 @@ _WINDOWS: dict[bytes, Check] = {b"deadline_ms": _MILLISECONDS, b"window": _WINDO
 KEYS: Mapping[str, Mapping[bytes, Check]] = {
     "CONFIGURE": {
         **_IDENTITY, b"version": _integer(0, 2**31 - 1), b"base": _is_serial, b"upper": _is_serial,
-        b"template": _is_bool, b"warm": _texts(64, _is_pattern),
+        b"disk": _is_serial, b"fstype": _is_fstype, b"template": _is_bool, b"warm": _texts(64, _is_pattern),
     },
     "IDENTIFY": _IDENTITY,
     "SHUTDOWN": {b"grace_ms": _integer(0, 2**31 - 1)},
@@ -215,7 +219,7 @@ _REQUIRED: Mapping[str, set[bytes]] = {
     "EXEC": {b"argv"},
     "FS": {b"op", b"path"},
     "SUBSCRIBE": {b"name"},
-    "CONFIGURE": KEYS["CONFIGURE"].keys() - {b"template", b"warm"},
+    "CONFIGURE": {*_IDENTITY, b"version"},
 }
 FS_OPS = (
     b"read", b"write", b"list", b"stat", b"readlink", b"mkdir", b"remove", b"remove_dir", b"copy", b"rename",
@@ -239,6 +243,12 @@ def _fs_makes_sense(found: Mapping[bytes, Value]) -> bool:
     return op not in FS_OPS or (text(b"path")[:1] == b"/" and needs.get(op, True))
 
 
+def _names_a_root(found: Mapping[bytes, Value]) -> bool:
+    if found.get(b"disk"):
+        return not found.get(b"base") and not found.get(b"upper") and found.get(b"template") is not True
+    return bool(found.get(b"base")) and bool(found.get(b"upper")) and not found.get(b"fstype")
+
+
 def is_good_map(name: str, raw: bytes) -> bool:
     """Whether the body of this type of frame is what it carries. Of an EMIT's payload only the type is looked at."""
     checks = KEYS[name]
@@ -251,7 +261,7 @@ def is_good_map(name: str, raw: bytes) -> bool:
     if not all(checks[key](value) for key, value in found.items() if key in checks):
         return False
     if name == "CONFIGURE":
-        return found.get(b"template") is True or not found.get(b"warm")
+        return _names_a_root(found) and (found.get(b"template") is True or not found.get(b"warm"))
     return name != "FS" or _fs_makes_sense(found)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.guest.agent_client import CONFIGURE, Client, HungUp
+from tests.guest.agent_client import CONFIGURE, DISK, Client, HungUp
 from tests.guest.conftest import GUEST, Launch
 from tests.guest.running import SANITIZERS
 
@@ -101,6 +101,13 @@ def test_agent_refuses_bad_bodies_and_goes_on(agent: Client) -> None:
         {"machine_id": "0" * 31},
         {"machine_id": "G" * 32},
         {"base": "b" * 21},
+        {"base": ""},
+        {"upper": ""},
+        {"disk": "root"},
+        {"fstype": "ext4"},
+        {"base": "", "upper": "", "disk": "d" * 21},
+        {"base": "", "upper": "", "disk": "root", "fstype": "f" * 17},
+        {"base": "", "upper": "", "disk": "root", "template": True},
         {"time_ns": -1},
         {"time_ns": "now"},
         {"template": 1},
@@ -122,3 +129,9 @@ def test_bad_configure_is_a_boot_failure(launch: Launch, change: dict[str, objec
         assert agent.expect("BOOT_FAILED").body["stage"] == "configure"
         with pytest.raises(HungUp):
             agent.receive()
+
+
+@pytest.mark.parametrize("more", [{}, {"fstype": "ext4"}, {"base": "", "upper": "", "fstype": "", "template": False}])
+def test_a_root_may_be_one_disk(launch: Launch, more: dict[str, object]) -> None:
+    with launch() as agent:
+        agent.configure({**DISK, **more})

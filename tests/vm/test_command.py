@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
-from trio_sandbox.vm.command import SECCOMP, Disk, MachineSpec, Port, kernel_command_line, qemu_argv
+from trio_sandbox.vm.command import SECCOMP, Backing, Disk, MachineSpec, Port, kernel_command_line, qemu_argv
 
 SPEC = MachineSpec(
     qemu=Path("/usr/bin/qemu-system-x86_64"),
@@ -88,19 +89,35 @@ def test_more_ports_stand_beside_the_agents() -> None:
     assert spec.descriptors == (*SPEC.descriptors, 20, 21)
 
 
+def disks(*found: Disk) -> list[dict[str, Any]]:
+    return [json.loads(node) for node in options(qemu_argv(attrs.evolve(SPEC, disks=found)))["-blockdev"]]
+
+
 def test_disks() -> None:
-    found = options(qemu_argv(SPEC))
-    base, upper = found["-drive"]
-    assert "file=/proc/self/fd/13," in base and "file=/proc/self/fd/14," in upper
-    assert "readonly=on" in base and "readonly=off" in upper
-    for drive in (base, upper):
-        assert "werror=report" in drive and "cache=unsafe" in drive
-    assert "virtio-blk-device,drive=disk0,serial=base" in found["-device"]
+    base, upper = disks(*SPEC.disks)
+    assert (base["node-name"], base["file"]["filename"], base["read-only"]) == ("disk0", "/proc/self/fd/13", True)
+    assert (upper["node-name"], upper["file"]["filename"], upper["read-only"]) == ("disk1", "/proc/self/fd/14", False)
+    for node in (base, upper):
+        assert node["driver"] == "raw" and "backing" not in node and node["cache"]["no-flush"]
+    devices = options(qemu_argv(SPEC))["-device"]
+    assert "virtio-blk-device,drive=disk0,serial=base,rerror=report,werror=report" in devices
 
 
 def test_a_durable_disk_keeps_the_guests_flushes() -> None:
-    spec = attrs.evolve(SPEC, disks=(Disk("upper", 14, readonly=False, durable=True),))
-    assert "cache=writeback" in options(qemu_argv(spec))["-drive"][0]
+    (upper,) = disks(Disk("upper", 14, readonly=False, durable=True))
+    assert not upper["cache"]["no-flush"]
+
+
+def test_a_disk_image_is_opened_as_the_files_that_were_checked_and_as_no_others() -> None:
+    chain = Disk("root", 13, readonly=False, format="qcow2", backing=(Backing(20, "qcow2"), Backing(21, "raw")))
+    alone = Disk("root", 13, readonly=False, format="vmdk")
+    first, second = disks(chain, alone)
+    assert (first["driver"], first["read-only"]) == ("qcow2", False)
+    middle = first["backing"]
+    assert (middle["driver"], middle["read-only"], middle["file"]["filename"]) == ("qcow2", True, "/proc/self/fd/20")
+    assert (middle["backing"]["driver"], middle["backing"]["file"]["filename"]) == ("raw", "/proc/self/fd/21")
+    assert second["backing"] is None
+    assert attrs.evolve(SPEC, disks=(chain,)).descriptors == (10, 11, 12, 13, 20, 21)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,9 @@ WANTED = (
 WELCOME = ("virtio_rng",)
 """Modules that are loaded where the kernel has them."""
 
+DISK_ROOTS = ("xfs", "btrfs")
+"""Modules for the root of a disk image, each with what it needs: loaded when the disk turns out to need one."""
+
 MODULE_MAX = 64 << 20
 """Bytes of one module once decompressed; the largest that a guest needs has two million."""
 

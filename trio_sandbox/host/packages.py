@@ -91,6 +91,11 @@ def test_requirements() -> tuple[Requirement, ...]:
         Requirement("docker-registry", "registries", ("docker-registry",), ("docker-registry",)),
         Requirement("skopeo", "images as others write them", ("skopeo",), ("skopeo",)),
         Requirement("openssl", "certificates of registries", ("openssl",), ("openssl",)),
+        Requirement("qemu-img", "disk images", ("qemu-utils",), ("qemu-img",)),
+        Requirement("sfdisk", "partition tables", ("fdisk",), ("sfdisk",)),
+        Requirement("mkfs.vfat", "file systems that are no root", ("dosfstools",), ("mkfs.vfat",)),
+        Requirement("mkfs.xfs", "roots of disk images", ("xfsprogs",), ("mkfs.xfs",)),
+        Requirement("mkfs.btrfs", "roots of disk images", ("btrfs-progs",), ("mkfs.btrfs",)),
     )
 
 

@@ -30,15 +30,16 @@ class HostAssets:
     acceleration: Acceleration
 
 
-async def host_assets(home: Home) -> HostAssets:
-    """The assets, in a few milliseconds when nothing has changed since the last call.
+async def host_assets(home: Home, *, disk_root: bool = False) -> HostAssets:
+    """The assets, in a few milliseconds when nothing has changed since the last call. disk_root: for a machine whose
+    root is a disk image.
 
     Raises HostNotReadyError for the first thing that is missing, StorageError when the disk refuses. Cancellation:
     nothing half made.
     """
     qemu = await find_qemu(home)
     kernel = require_kernel(home)
-    initramfs = await build_initramfs(kernel, home)
+    initramfs = await build_initramfs(kernel, home, disk_root=disk_root)
     acceleration = remembered_acceleration(kernel, qemu, home)
     if acceleration is None:
         acceleration = await probe_acceleration(kernel, initramfs, home, qemu=qemu)

@@ -32,8 +32,11 @@ class Configure:
     entropy: bytes = attrs.field(repr=False)
     hostname: str
     machine_id: str
-    base: str
-    upper: str
+    base: str = ""
+    upper: str = ""
+    disk: str = ""
+    """In the place of base and upper."""
+    fstype: str = ""
     template: bool = False
     warm: tuple[str, ...] = ()
 

@@ -5,6 +5,7 @@ Rule: no I/O here, and no decision that depends on the running host; the caller 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -21,17 +22,31 @@ TRANSLATION_CACHE_MIB = 64
 
 
 @attrs.frozen
+class Backing:
+    """A file beneath a disk, which holds what the one above it does not."""
+
+    descriptor: int
+    format: str
+
+
+@attrs.frozen
 class Disk:
     """A virtio-blk disk over a descriptor that the VMM inherits.
 
     `serial` is how the guest finds it. `durable`: the guest's flushes reach the host's disk; for a disk that ends with
-    its machine they need not.
+    its machine they need not. `format`: QEMU's name of how it is stored. `backing`: what it stands on, uppermost first.
     """
 
     serial: str
     descriptor: int
     readonly: bool
     durable: bool = False
+    format: str = "raw"
+    backing: tuple[Backing, ...] = ()
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        return (self.descriptor, *(one.descriptor for one in self.backing))
 
 
 @attrs.frozen
@@ -88,7 +103,8 @@ class MachineSpec:
         """All that the VMM must inherit."""
         memory = (self.memory.descriptor,) if self.memory else ()
         kernel = (self.kernel_descriptor,) if self.kernel_descriptor is not None else ()
-        disks, ports = ([one.descriptor for one in many] for many in (self.disks, self.ports))
+        disks = [descriptor for disk in self.disks for descriptor in disk.descriptors]
+        ports = [port.descriptor for port in self.ports]
         return (self.console, self.monitor, self.agent, *memory, *kernel, *disks, *ports)
 
 
@@ -172,15 +188,30 @@ def _accelerator(spec: MachineSpec) -> str:
 def _disks(disks: tuple[Disk, ...]) -> list[str]:
     words: list[str] = []
     for number, disk in enumerate(disks):
-        # Opened anew through /proc: QEMU's own fdsets refuse the read-only look that it takes at a writable image.
-        # werror=report: a full host disk is an I/O error in the guest, not a machine that stops for ever.
-        drive = (
-            f"id=disk{number},if=none,format=raw,file=/proc/self/fd/{disk.descriptor},"
-            f"readonly={'on' if disk.readonly else 'off'},"
-            f"cache={'writeback' if disk.durable else 'unsafe'},rerror=report,werror=report,discard=unmap"
-        )
-        words += ["-drive", drive, "-device", f"virtio-blk-device,drive=disk{number},serial={disk.serial}"]
+        # report: a full host disk is an I/O error in the guest, not a machine that stops for ever.
+        device = f"virtio-blk-device,drive=disk{number},serial={disk.serial},rerror=report,werror=report"
+        words += ["-blockdev", json.dumps(_block_node(f"disk{number}", disk)), "-device", device]
     return words
+
+
+def _block_node(name: str, disk: Disk) -> dict[str, object]:
+    """The whole chain of files, each with its format: nothing is guessed, and no name in an image is looked up."""
+    node: dict[str, object] | None = None
+    for backing in reversed(disk.backing):
+        node = _layer(backing.format, backing.descriptor, node, readonly=True)
+    return {
+        "node-name": name,
+        **_layer(disk.format, disk.descriptor, node, readonly=disk.readonly),
+        "cache": {"direct": False, "no-flush": not disk.durable},
+    }
+
+
+def _layer(format: str, descriptor: int, beneath: dict[str, object] | None, *, readonly: bool) -> dict[str, object]:
+    # Opened anew through /proc: QEMU's own fdsets refuse the read-only look that it takes at a writable image.
+    file = {"driver": "file", "filename": f"/proc/self/fd/{descriptor}", "discard": "unmap"}
+    layer = {"driver": format, "read-only": readonly, "discard": "unmap", "file": file}
+    # null: there is none, whatever the header says.
+    return layer if format == "raw" else {**layer, "backing": beneath}
 
 
 def _ports(ports: tuple[Port, ...]) -> list[str]:

@@ -1,0 +1,151 @@
+"""Disk images as roots of real machines: found on the whole disk or on a partition, written to, and refused in time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.real import disks
+from trio_sandbox import BootError, Image, ImageInUseError, ImageSource, InvalidImageError, Sandbox, open_sandbox
+from trio_sandbox.config import AGENT_PATH, DEFAULT_PATH
+from trio_sandbox.home import Home
+
+TOOLS = ("qemu-img", "sfdisk", "mke2fs", "sqfs2tar", "mkfs.vfat", "mkfs.xfs", "mkfs.btrfs")
+LACKING = [name for name in TOOLS if disks.program(name) is None]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(bool(LACKING), reason=f"{', '.join(LACKING)} not installed"),
+]
+ROOT, EFI, LINUX = disks.ROOT_TYPE[platform.machine()], "uefi", "linux"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return disks.unpack_small_root(Home.default(), tmp_path_factory.mktemp("root") / "small")
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    return f"disk-{os.getpid()}-{abs(hash(request.node.name)) % 100_000}"
+
+
+@asynccontextmanager
+async def booted(name: str, image: str | Path | ImageSource) -> AsyncIterator[Sandbox]:
+    async with open_sandbox(name, image=image, memory=256, keep=True) as sandbox:
+        yield sandbox
+    await Sandbox.remove(name)
+
+
+async def said(sandbox: Sandbox, script: str) -> str:
+    output = await sandbox.shell(script)
+    assert output.success, output.stderr_text
+    return output.stdout_text
+
+
+async def mounted(sandbox: Sandbox) -> tuple[str, str]:
+    """Device and file system of "/"."""
+    lines = [line.split() for line in (await said(sandbox, "cat /proc/mounts")).splitlines()]
+    return next((device, kind) for device, place, kind, *_ in lines if place == "/")
+
+
+async def test_what_is_written_is_in_the_file_and_one_machine_writes(root: Path, tmp_path: Path, name: str) -> None:
+    image = disks.ext4(tmp_path / "disk.raw", 64, root)
+    async with await Sandbox.create(name, image=image, memory=256) as sandbox:
+        assert await mounted(sandbox) == ("/dev/vda", "ext4")
+        assert {"proc", "sys", "dev", "tmp", "run", ".msb"} <= set((await said(sandbox, "ls -a /")).split())
+        assert await said(sandbox, "echo kept > /kept; cat /etc/hostname") == f"{name}\n"
+        assert await said(sandbox, "pwd; echo $PATH") == f"/\n{DEFAULT_PATH}:{AGENT_PATH}\n"
+        os.link(image, tmp_path / "same.raw")
+        with pytest.raises(ImageInUseError, match="give each sandbox a copy of its own"):
+            await Sandbox.create(f"{name}-2", image=tmp_path / "same.raw")
+        await sandbox.pause()
+        await sandbox.resume()
+        assert await said(sandbox, "cat /kept") == "kept\n"
+        await sandbox.stop()
+        async with await Sandbox.start(name) as sandbox:
+            assert await said(sandbox, "cat /kept; ls /tmp") == "kept\n"
+            await sandbox.stop()
+    await Sandbox.remove(name)
+    disks.run("e2fsck", "-fn", image)  # and it was left clean
+    dumped = tmp_path / "dumped"
+    disks.run("debugfs", "-R", f"dump /kept {dumped}", image)
+    assert dumped.read_text() == "kept\n"
+
+
+async def test_a_cloud_image_over_which_another_lies(root: Path, tmp_path: Path, name: str) -> None:
+    """A partition table with an EFI partition, a large one with data, and the root, whose type says that it is that."""
+    efi = disks.sparse(tmp_path / "efi", 33)
+    disks.run("mkfs.vfat", efi)
+    decoy, small = disks.ext4(tmp_path / "decoy", 80, root), disks.ext4(tmp_path / "small", 40, root)
+    raw = disks.partitioned(tmp_path / "gpt.raw", (EFI, efi), (LINUX, decoy), (ROOT, small))
+    base = disks.converted(raw, tmp_path / "base.qcow2")
+    before = hashlib.sha256(base.read_bytes()).digest()
+    over = disks.over(base, tmp_path / "over.qcow2")
+    async with booted(name, over) as sandbox:
+        assert await mounted(sandbox) == ("/dev/vda3", "ext4")
+        await said(sandbox, "echo kept > /kept")
+    assert hashlib.sha256(base.read_bytes()).digest() == before
+    async with booted(name, over) as sandbox:
+        assert await said(sandbox, "cat /kept") == "kept\n"
+    disks.run("qemu-img", "check", over)
+
+
+async def test_the_largest_partition_with_a_root_in_it(root: Path, tmp_path: Path, name: str) -> None:
+    data, small = disks.ext4(tmp_path / "data", 80), disks.ext4(tmp_path / "small", 40, root)
+    raw = disks.partitioned(tmp_path / "gpt.raw", (LINUX, data), (LINUX, small))
+    async with booted(name, disks.converted(raw, tmp_path / "disk.vmdk")) as sandbox:
+        assert await mounted(sandbox) == ("/dev/vda2", "ext4")
+
+
+async def test_xfs(root: Path, tmp_path: Path, name: str) -> None:
+    image = disks.xfs(tmp_path / "disk.img", root)
+    async with booted(name, Image.disk(image, format="raw", fstype="xfs")) as sandbox:
+        assert await mounted(sandbox) == ("/dev/vda", "xfs")
+        await said(sandbox, "echo kept > /kept")
+
+
+async def test_btrfs(root: Path, tmp_path: Path, name: str) -> None:
+    async with booted(name, disks.btrfs(tmp_path / "disk.raw", root)) as sandbox:
+        assert await mounted(sandbox) == ("/dev/vda", "btrfs")
+        await said(sandbox, "echo kept > /kept")
+
+
+async def test_what_was_found_instead_of_a_root(root: Path, tmp_path: Path, name: str) -> None:
+    efi = disks.sparse(tmp_path / "efi", 33)
+    disks.run("mkfs.vfat", efi)
+    data, nothing = disks.ext4(tmp_path / "data", 16), disks.sparse(tmp_path / "nothing", 4)
+    raw = disks.partitioned(tmp_path / "gpt.raw", (EFI, efi), (LINUX, data), (LINUX, nothing))
+    with pytest.raises(BootError) as caught:
+        async with open_sandbox(name, image=raw):
+            pass
+    assert caught.value.stage == "mount"
+    for words in (
+        "no root on the disk:",
+        "vda1 (33 MiB) has vfat,",
+        "vda2 (16 MiB) has ext4 without a root in it,",
+        "vda3 (4 MiB) has nothing that is known",
+    ):
+        assert words in str(caught.value)
+
+
+async def test_another_file_system_than_was_asked_for(root: Path, tmp_path: Path, name: str) -> None:
+    image = disks.ext4(tmp_path / "disk.raw", 40, root)
+    with pytest.raises(BootError, match=r"no such root on the disk: vda \(40 MiB\) has ext4"):
+        async with open_sandbox(name, image=Image.disk(image, fstype="xfs")):
+            pass
+
+
+async def test_a_bad_image_is_refused_before_anything_boots(tmp_path: Path, name: str, home: Home) -> None:
+    disks.run(
+        "qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", "/etc/shadow", "-F", "raw", tmp_path / "a.qcow2", "1M"
+    )
+    with trio.fail_after(2), pytest.raises(InvalidImageError, match="'/etc/shadow' is not in its own folder"):
+        async with open_sandbox(name, image=tmp_path / "a.qcow2"):
+            pass
