@@ -256,7 +256,7 @@ class ImagePullError(ImageError):
 
 
 class ImageInUseError(ImageError):
-    """The image cannot be removed while a sandbox stands on it."""
+    """The image cannot be removed while a sandbox stands on it, nor a disk image be the root of a second machine."""
 
 
 class InvalidImageError(ImageError):

@@ -100,8 +100,10 @@ class MachinePlan:
 
     @property
     def blank(self) -> bool:
-        """Whether the template for this machine is one with nothing mounted: the disks are not those of a template."""
-        return self.upper is not None
+        """Whether the template for this machine is one with nothing mounted: it has disks of its own, or stands on a
+        folder, for which a template would hardly be used twice.
+        """
+        return self.upper is not None or (self.rootfs is not None and self.rootfs.is_folder)
 
     @property
     def upper_mib(self) -> int:
@@ -214,7 +216,7 @@ async def _serve_clone(
 ) -> None:
     started = False
     try:
-        with _disk_of_clone(plan, template) as upper:
+        async with _disk_of_clone(plan, template) as upper:
             plan.mark("disks")
             build = lambda sockets: plan.clone_spec(sockets, upper, template)  # noqa: E731 - a builder in passing
             async with service(supervise_vmm, build, host_program_path(), plan.record, CLONE_TIMEOUT) as machine:
@@ -231,14 +233,17 @@ async def _serve_clone(
         raise _CloneFailed from error
 
 
-@contextmanager
-def _disk_of_clone(plan: MachinePlan, template: OpenTemplate) -> Iterator[int]:
-    """The writable disk: the sandbox's own, or a copy of the template's as the saved machine remembers it."""
+@asynccontextmanager
+async def _disk_of_clone(plan: MachinePlan, template: OpenTemplate) -> AsyncIterator[int]:
+    """The writable disk: the sandbox's own, a new one, or a copy of the template's as its memory knows it."""
     if plan.upper is not None:
         yield plan.upper
         return
-    assert template.upper is not None
-    with closing_descriptor(anonymous_copy(template.upper, plan.home.scratch)) as upper:
+    if template.upper is None:
+        made = await create_upper(plan.home, plan.upper_mib)
+    else:
+        made = anonymous_copy(template.upper, plan.home.scratch)
+    with closing_descriptor(made) as upper:
         plan.name_disk(upper)
         yield upper
 

@@ -21,14 +21,14 @@ import trio
 
 from trio_sandbox.client.sandbox import Sandbox
 from trio_sandbox.config import SandboxConfig
-from trio_sandbox.errors import UnsupportedError
 from trio_sandbox.files import publish, storage_errors
 from trio_sandbox.home import Home
 from trio_sandbox.host.ready import host_assets
 from trio_sandbox.image.disk import DiskLayer, opened_disk
 from trio_sandbox.image.pinned import pin, pinned
-from trio_sandbox.image.rootfs import RootFilesystem, prepare_rootfs
-from trio_sandbox.image_source import ImageKind, ImageSource
+from trio_sandbox.image.root import prepare_root
+from trio_sandbox.image.rootfs import RootFilesystem
+from trio_sandbox.image_source import ImageKind
 from trio_sandbox.life import STOP_TIMEOUT
 from trio_sandbox.lifecycle import End, State
 from trio_sandbox.logs.recorder import recorded_logs
@@ -121,7 +121,7 @@ async def _planned(
     if tenure is Tenure.KNOWN:
         rootfs = pinned(record.folder, home)
     else:
-        rootfs = await prepare_rootfs(_oci_reference(root), home, on_pull=on_pull)
+        rootfs = await prepare_root(root, home, on_pull=on_pull)
     runtime.image = rootfs.config
     mark("image")
     with closing_descriptor(os.open(rootfs.path, os.O_RDONLY | os.O_CLOEXEC)) as base:
@@ -134,12 +134,6 @@ def _root_disk(layers: Sequence[DiskLayer]) -> Disk:
     first, *beneath = layers
     backing = tuple(Backing(layer.descriptor, layer.format.value) for layer in beneath)
     return Disk(DISK, first.descriptor, readonly=False, durable=True, format=first.format.value, backing=backing)
-
-
-def _oci_reference(source: ImageSource) -> str:
-    if source.kind is not ImageKind.OCI:
-        raise UnsupportedError(f"image={source.reference!r}", "folders come in a later version")
-    return source.reference
 
 
 async def run_machine(
@@ -221,7 +215,8 @@ async def open_sandbox(
     """A sandbox for the length of a block: `async with open_sandbox("worker", image="local/base") as sb:`.
 
     name: 1–128 bytes, letters, digits, '.', '_', '-', starting with a letter or digit; unique in the data folder.
-    image: `local/NAME`, a folder with an OCI layout, or an OCI or Docker archive. Required.
+    image: `local/NAME`, the path of an OCI layout, an OCI or Docker archive, a disk image (.qcow2, .raw, .vmdk: the
+    guest writes to the file itself) or a folder (which is only read), or a value of `Image`. Required.
     cpus: virtual CPUs (1). memory: MiB (512). workdir, user: of programs (the image's, else "/" and root).
     shell: of `shell()` ("/bin/sh"). hostname (the name). env: for every program. pull_policy ("if-missing").
     boot_timeout: seconds to the ready state (60). warm: clone a template where one is or can be made (True); clones of

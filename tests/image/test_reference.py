@@ -10,7 +10,7 @@ import pytest
 from tests.image.images import Item, layer_tar, make_image, write_layout
 from trio_sandbox.errors import ImageNotFoundError, InvalidConfigError, SandboxError, UnsupportedError
 from trio_sandbox.home import Home
-from trio_sandbox.image.reference import locate_image
+from trio_sandbox.image.reference import locate_image, plain_folder
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_tags_of_paths(home: Home, tmp_path: Path, mark: str) -> None:
         ("alpine", UnsupportedError, "registries"),
         ("ghcr.io/owner/app:1@sha256:" + "0" * 64, UnsupportedError, "registries"),
         ("localhost:5000/app", UnsupportedError, "registries"),
-        ("disk.qcow2", UnsupportedError, "disk images"),
+        ("disk.qcow2", InvalidConfigError, "reads like a file; a path starts with"),
         ("", InvalidConfigError, "empty"),
         ("a\0b", InvalidConfigError, "NUL"),
         ("x" * 5000, InvalidConfigError, "too long"),
@@ -97,10 +97,14 @@ def test_refusals(home: Home, value: object, error: type[SandboxError], words: s
 @pytest.mark.parametrize("name", ["disk.qcow2", "disk.raw", "DISK.VMDK"])
 def test_disk_images_that_exist(home: Home, tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
-    with pytest.raises(UnsupportedError, match="disk images"):
+    with pytest.raises(InvalidConfigError, match=r"use Image.disk"):
         locate_image(tmp_path / name, home)
 
 
 def test_a_plain_folder(home: Home, tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="plain folders"):
+    with pytest.raises(InvalidConfigError, match=r"use Image.bind"):
         locate_image(tmp_path, home)
+    assert plain_folder(str(tmp_path)) == tmp_path
+    (tmp_path / "file").touch()
+    for other in ("local/base", "./none", str(tmp_path / "file"), str(a_layout(tmp_path / "layout")), "~nobody-here"):
+        assert plain_folder(other) is None

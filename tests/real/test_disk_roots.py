@@ -72,7 +72,6 @@ async def test_what_is_written_is_in_the_file_and_one_machine_writes(root: Path,
         async with await Sandbox.start(name) as sandbox:
             assert await said(sandbox, "cat /kept; ls /tmp") == "kept\n"
             await sandbox.stop()
-    await Sandbox.remove(name)
     disks.run("e2fsck", "-fn", image)  # and it was left clean
     dumped = tmp_path / "dumped"
     disks.run("debugfs", "-R", f"dump /kept {dumped}", image)

@@ -19,7 +19,9 @@ CLEAR = "\r\x1b[K"
 
 @click.command()
 @click.argument("name")
-@click.option("--image", required=True, help="local/NAME, a folder with an OCI layout, or an OCI or Docker archive.")
+@click.option(
+    "--image", required=True, help="local/NAME, or the path of an OCI layout, an archive, a disk image or a folder."
+)
 @machine_options
 @program_options
 @label_option

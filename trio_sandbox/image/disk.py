@@ -19,7 +19,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from trio_sandbox.errors import ImageInUseError, ImageNotFoundError, InvalidImageError, StorageError
+from trio_sandbox.errors import ImageInUseError, ImageNotFoundError, InvalidConfigError, InvalidImageError, StorageError
 from trio_sandbox.image.blobs import Blob
 from trio_sandbox.image.faults import ImageFault, blame
 from trio_sandbox.image.progress import Meter
@@ -72,7 +72,7 @@ def _open(source: ImageSource, stack: ExitStack, meter: Meter) -> tuple[DiskLaye
     assert source.disk_format is not None  # checked with the configuration
     reference = source.reference
     with blame(reference):
-        path = Path(reference).expanduser()
+        path = _expanded(reference)
         descriptor = _open_writable(reference, path)
         stack.callback(os.close, descriptor)
         _lock(reference, descriptor, is_written=True)
@@ -81,6 +81,13 @@ def _open(source: ImageSource, stack: ExitStack, meter: Meter) -> tuple[DiskLaye
         if backing is not None:
             _open_chain(reference, path.resolve().parent, backing, layers, stack, meter)
     return tuple(layers)
+
+
+def _expanded(reference: str) -> Path:
+    try:
+        return Path(reference).expanduser()
+    except RuntimeError as error:
+        raise InvalidConfigError([f"image: {reference!r}: {error}"]) from error
 
 
 def _open_chain(

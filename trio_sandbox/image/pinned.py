@@ -43,3 +43,14 @@ def pinned(folder: Path, home: Home) -> RootFilesystem:
     if not is_sound(path):
         raise ImageNotFoundError(reference, f"its layers ({chain_id}) are not in the cache any more")
     return RootFilesystem(reference, path, chain_id, digest, image)
+
+
+def pinned_chain_ids(home: Home) -> set[str]:
+    """Of all sandboxes that stay. What cannot be read counts for nothing: its sandbox cannot start either."""
+    found = set()
+    for note in home.folder("sandboxes").glob(f"*/{NAME}"):
+        try:
+            found.add(str(json.loads(note.read_bytes())["chain_id"]))
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+    return found

@@ -5,7 +5,8 @@
                            `PATH:TAG` or `PATH@TAG` chooses among several images in it
     anything else          a registry's image, which this version cannot fetch
 
-Disk images (qcow2, raw, vmdk) and plain folders are recognised and refused by name.
+What `ImageSource` takes for a disk image by its extension never comes here, and a folder without a layout, which is a
+root file system by itself, is told apart by `plain_folder`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import attrs
 from trio_sandbox.errors import ImageNotFoundError, InvalidConfigError, UnsupportedError
 from trio_sandbox.files import storage_errors
 from trio_sandbox.home import Home
+from trio_sandbox.image_source import is_path
 
 LOCAL_PREFIX = "local/"
 DISK_EXTENSIONS = (".qcow2", ".raw", ".vmdk")
@@ -54,9 +56,21 @@ def locate_image(image: str | os.PathLike[str], home: Home) -> ImageLocation:
     if isinstance(image, str):
         if text.startswith(LOCAL_PREFIX):
             return _local(text, home)
-        if not text.startswith(("/", "./", "../", "~")) and text not in (".", ".."):
+        if not is_path(text):
             raise _not_a_path(text)
     return _path(text)
+
+
+def plain_folder(image: str) -> Path | None:
+    """The folder that `image=` text names, if there is one and no OCI layout in it."""
+    if not is_path(image):
+        return None
+    try:
+        path = Path(image).expanduser()
+        has_layout = (path / "oci-layout").exists() or (path / "index.json").exists()
+        return path if path.is_dir() and not has_layout else None
+    except (OSError, ValueError, RuntimeError):
+        return None  # `locate_image` says what is wrong
 
 
 def local_image_folder(name: str, home: Home) -> Path:
@@ -86,7 +100,7 @@ def _local(text: str, home: Home) -> ImageLocation:
 
 def _not_a_path(text: str) -> Exception:
     if text.lower().endswith(DISK_EXTENSIONS):
-        return UnsupportedError(f"image={text!r}", "disk images come in a later version; use an OCI image")
+        return InvalidConfigError([f"image: {text!r} reads like a file; a path starts with /, ./, ../ or ~"])
     if _REGISTRY.fullmatch(text):
         return UnsupportedError(
             f"image={text!r}",
@@ -110,10 +124,10 @@ def _path(text: str) -> ImageLocation:
             raise InvalidConfigError([f"image: {text!r}: {error.strerror}"]) from error
     if stat.S_ISDIR(status.st_mode):
         if not (path / "oci-layout").exists() and not (path / "index.json").exists():
-            raise UnsupportedError(f"image={text!r}", "this is no OCI layout; plain folders come in a later version")
+            raise InvalidConfigError([f"image: {text!r} has no OCI layout in it; use Image.bind for a folder"])
         return ImageLocation(text, path, is_folder=True, tag=tag)
     if path.suffix.lower() in DISK_EXTENSIONS:
-        raise UnsupportedError(f"image={text!r}", "disk images come in a later version; use an OCI image")
+        raise InvalidConfigError([f"image: {text!r} is no OCI image; use Image.disk for a disk"])
     if not stat.S_ISREG(status.st_mode):
         raise InvalidConfigError([f"image: {text!r} is neither a folder nor a regular file"])
     return ImageLocation(text, path, is_folder=False, tag=tag)

@@ -63,6 +63,8 @@ class RootFilesystem:
     manifest_digest: str
     """For a Docker archive, the digest of the configuration."""
     config: ImageConfig
+    is_folder: bool = False
+    """Whether it was a folder of the host, which is likely to be another one soon."""
 
 
 async def prepare_rootfs(
@@ -156,11 +158,18 @@ async def _open_store(location: ImageLocation, home: Home, meter: Meter, limits:
 
 
 async def _build(image: Image, store: ImageStore, path: Path, meter: Meter, limits: Limits) -> None:
-    """Pack the merged layers into a file without a name, and publish it at `path`."""
+    await build_squashfs(lambda sink: _merge(image, store, sink, meter, limits), path)
+
+
+async def build_squashfs(write: Callable[[PipeSink], None], path: Path) -> None:
+    """Pack the tar stream that `write` writes, in a worker thread, and publish the squashfs at `path` when it is whole.
+
+    Raises what `write` raises, StorageError, HostNotReadyError. Cancellation leaves nothing.
+    """
     with ExitStack() as stack:
         target = anonymous_file(path.parent)
         stack.callback(os.close, target)
-        await _pack(lambda sink: _merge(image, store, sink, meter, limits), target, path.parent)
+        await _pack(write, target, path.parent)
 
         path.unlink(missing_ok=True)  # a damaged one; publishing over it would need a second name for a moment
         await trio.to_thread.run_sync(publish, target, path)
