@@ -57,6 +57,7 @@ def test_the_upper_is_4096_mib_unless_asked_for_otherwise() -> None:
     [
         (Image.oci(""), ["must be 1 to 4096 bytes"]),
         (Image.oci("a\0"), ["without NUL"]),
+        (Image.bind("./\udd00"), ["stand for no bytes"]),
         (Image.oci(5), ["must be str or os.PathLike, not int"]),  # type: ignore[arg-type]
         (Image.oci("x", upper_size_mib=15), ["15 is not within 16 to 1048576 MiB"]),
         (Image.oci("x", upper_size_mib=True), ["upper_size_mib: must be int, not bool"]),

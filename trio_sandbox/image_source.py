@@ -152,7 +152,11 @@ class ImageSource:
 def _reference_problem(text: object) -> str | None:
     if not isinstance(text, str):
         return f"must be str or os.PathLike, not {type(text).__name__}"
-    if not text or "\0" in text or len(text.encode(errors="surrogateescape")) > REFERENCE_LIMIT:
+    try:
+        size = len(text.encode(errors="surrogateescape"))
+    except UnicodeEncodeError:
+        return "has characters that stand for no bytes, half of a surrogate pair"
+    if "\0" in text or not 1 <= size <= REFERENCE_LIMIT:
         return f"must be 1 to {REFERENCE_LIMIT} bytes without NUL"
     return None
 

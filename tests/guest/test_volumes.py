@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.guest.conftest import SANITIZERS
+from tests.guest.running import SANITIZERS
 
 REACH = 68 * 1024
 MIB = 1 << 20
