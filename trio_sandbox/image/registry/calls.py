@@ -78,8 +78,8 @@ _current: ContextVar[Call] = ContextVar("call")
 
 
 def current_call() -> Call:
-    """The call that this thread works for; outside of any, one that nobody interrupts."""
-    return _current.get(None) or Call()
+    """The call that this thread works for. Raises LookupError outside of `interruptible`."""
+    return _current.get()
 
 
 async def interruptible(work: Callable[[], T]) -> T:

@@ -163,7 +163,8 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has 
             response = self._send(url, requests.Request(method, url, data=data, headers=hop), proxies)
             if response.status_code not in REDIRECTS:
                 return response
-            target = urljoin(url, response.headers.get("Location", ""))
+            location = response.headers.get("Location")
+            target = urljoin(url, location) if location else ""
             response.close()
             parts = urlsplit(target)
             if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
