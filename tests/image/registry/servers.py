@@ -197,7 +197,7 @@ def token_server(certificate: Certificate, life: float = 300) -> Iterator[tuple[
             now = int(time.time())
             kind, name, actions = query["scope"][0].split(":") if "scope" in query else ("", "", "")
             access = [{"type": kind, "name": name, "actions": actions.split(",")}] if known and kind else []
-            claims = {"iss": "issuer.test", "sub": USER, "aud": query["service"][0], "access": access}
+            claims: dict[str, Any] = {"iss": "issuer.test", "sub": USER, "aud": query["service"][0], "access": access}
             claims |= {"exp": now + 300, "nbf": now - 10, "iat": now, "jti": str(len(self.script.seen))}
             answer = {"token": sign_token(certificate, claims), "expires_in": life}
             self.answer(200, {"Content-Type": "application/json"}, json.dumps(answer).encode(), fault)

@@ -134,7 +134,7 @@ async def test_while_a_name_is_looked_up(tmp_path: Path, monkeypatch: pytest.Mon
         answer.wait()
         return []
 
-    monkeypatch.setattr(calls.socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     pull = pull_from("slow.test:80", tmp_path, plainly("slow.test:80"))
     try:
         await cancel_when(lambda: event_is_set(asked), pull.run)

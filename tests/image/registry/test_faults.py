@@ -16,7 +16,6 @@ from tests.image.registry.servers import Fault, faulty
 from tests.registries import LoopbackRegistry
 from trio_sandbox.errors import ImageNotFoundError, ImagePullError, InvalidImageError, StorageError
 from trio_sandbox.image.oci import Descriptor
-from trio_sandbox.image.registry import retry
 from trio_sandbox.image.registry.reference import RegistryReference
 from trio_sandbox.image.registry.resolve import resolve_image
 
@@ -46,7 +45,7 @@ def delays(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         await trio.lowlevel.checkpoint()
         waited.append(seconds)
 
-    monkeypatch.setattr(retry, "sleep", sleep)
+    monkeypatch.setattr(trio, "sleep", sleep)
     return waited
 
 

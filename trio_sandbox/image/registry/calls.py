@@ -8,6 +8,7 @@ ends when the system's resolver gives up.
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -39,8 +40,8 @@ class Call:
 
     def attach(self, sock: socket.socket) -> None:
         """Wake whoever blocks on this socket when the call is cancelled. Raises Interrupted when it was."""
-        # A second descriptor of the same socket: TLS takes the first one away from its object.
-        twin = sock.dup()
+        # A second descriptor of the same socket: TLS takes the first one away from its object, and has no dup() itself.
+        twin = socket.socket(sock.family, sock.type, sock.proto, fileno=os.dup(sock.fileno()))
         with self._lock:
             if not self._interrupted.is_set():
                 self._sockets.append(twin)

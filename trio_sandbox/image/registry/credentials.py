@@ -143,7 +143,7 @@ async def _ask_helper(program: str, key: str) -> bytes | None:
         )
     except OSError:
         return None
-    answer, asked = b"", False
+    answer = b""
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -151,10 +151,9 @@ async def _ask_helper(program: str, key: str) -> bytes | None:
             try:
                 await process.stdin.send_all(key.encode())
                 await process.stdin.aclose()
-                asked = True
             except trio.BrokenResourceError:
-                pass
-            while asked and len(answer) <= MAX_HELPER_BYTES and (data := await process.stdout.receive_some()):
+                pass  # one that knows its answer need not read
+            while len(answer) <= MAX_HELPER_BYTES and (data := await process.stdout.receive_some()):
                 answer += data
             if len(answer) <= MAX_HELPER_BYTES:
                 await process.wait()

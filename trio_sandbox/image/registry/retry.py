@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 import attrs
-from trio import sleep
+import trio
 
 from trio_sandbox.image.registry.failures import Transient
 
@@ -56,7 +56,7 @@ class Patience:
         asked = failure.retry_after
         if self.failures >= self.retries or (asked is not None and asked > MAX_RETRY_AFTER):
             raise failure
-        await sleep(delay(self.failures, asked))
+        await trio.sleep(delay(self.failures, asked))
         self.failures += 1
 
     def advance(self, count: int) -> None:
