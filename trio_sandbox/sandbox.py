@@ -227,7 +227,7 @@ async def open_sandbox(
     quiet_logs: do not log what programs print. log_level: of the logger "trio_sandbox", what goes to runtime.log: a
     LogLevel (all that the program lets through). home: the data folder (`Home.default()`). keep: at the end of the
     block the sandbox is stopped, with its data written, and stays, for `Sandbox.start` (False: it is killed and
-    removed).
+    removed; one whose root is a disk image is stopped first, since the file is the user's).
 
     Entering raises InvalidConfigError (all problems at once), UnsupportedError for a documented option that is not
     built yet, SandboxAlreadyExistsError, HostNotReadyError, ImageError, StorageError or BootError; nothing is left
@@ -236,6 +236,7 @@ async def open_sandbox(
     whatever way, ends the machine before it returns; a cancellation from outside kills it, also with `keep`.
     """
     config = SandboxConfig.from_options(name, options)
+    has_lasting_disk = keep or config.has_disk_root
     tenure = Tenure.NEW if keep else Tenure.EPHEMERAL
     async with service(_hosted, config, home or Home.default(), tenure, name=f"sandbox {name}") as runtime:
         try:
@@ -243,10 +244,10 @@ async def open_sandbox(
         except trio.Cancelled:
             raise
         except BaseException:
-            if keep:
+            if has_lasting_disk:
                 await runtime.stop(STOP_TIMEOUT)  # noqa: ASYNC120 - then the cancellation is what leaves the block
             raise
-        if keep:
+        if has_lasting_disk:
             await runtime.stop(STOP_TIMEOUT)
 
 

@@ -16,10 +16,19 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from trio_sandbox.errors import ImageInUseError, ImageNotFoundError, InvalidImageError, SandboxError, StorageError
+from trio_sandbox.errors import (
+    ImageInUseError,
+    ImageNotFoundError,
+    InvalidConfigError,
+    InvalidImageError,
+    SandboxError,
+    StorageError,
+)
+from trio_sandbox.image import disk as disk_module
 from trio_sandbox.image.blobs import Blob
 from trio_sandbox.image.disk import MAX_LAYERS, opened_disk
 from trio_sandbox.image.faults import ImageFault
@@ -33,6 +42,12 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed"),
 ]
 MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file in use is waited for once only, below."""
+    monkeypatch.setattr(disk_module, "PATIENCE", 0.0)
 
 
 def qemu_img(*words: str | os.PathLike[str]) -> None:
@@ -63,12 +78,12 @@ def create(path: Path, backing: str, format: str = "qcow2") -> Path:
 
 def look(source: str | os.PathLike[str] | ImageSource) -> list[str]:
     """Open and close it: the formats of its files."""
+    return trio.run(opened_once, source)
 
-    async def main() -> list[str]:
-        async with opened_disk(ImageSource.of(source)) as layers:
-            return [layer.format.value for layer in layers]
 
-    return trio.run(main)
+async def opened_once(source: str | os.PathLike[str] | ImageSource) -> list[str]:
+    async with opened_disk(ImageSource.of(source)) as layers:
+        return [layer.format.value for layer in layers]
 
 
 def refused(
@@ -130,6 +145,7 @@ def test_what_is_not_there_or_cannot_be_opened(tmp_path: Path) -> None:
     refused(tmp_path / "fifo.raw", "not a regular file")
     (tmp_path / "device.raw").symlink_to("/dev/null")
     refused(tmp_path / "device.raw", "not a regular file")
+    refused(Image.disk("~no-such-user/disk.raw"), "home directory", InvalidConfigError)
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EPERM])
@@ -162,6 +178,8 @@ def test_other_vmdks_are_refused(tmp_path: Path) -> None:
     )
     refused(rewritten(make(tmp_path / "one.vmdk"), b"parentCID=ffffffff", b"parentCID=fffffffe"), "stands on another")
     refused(rewritten(make(tmp_path / "two.vmdk"), b"monolithicSparse", b"vmfsSparse000000"), "of the kind 'vmfsSpa")
+    hinted = rewritten(make(tmp_path / "four.vmdk"), b"\nRW ", b'\nparentFileNameHint="/etc/shadow"\nRW ')
+    refused(hinted, "stands on another")
     # With a capacity of 0, QEMU would read the description and open the files that it names.
     refused(patched(make(tmp_path / "three.vmdk"), 12, bytes(8)), "impossible size")
 
@@ -289,6 +307,36 @@ async def test_one_machine_at_a_time(tmp_path: Path) -> None:
                 pass
     async with opened_disk(ImageSource.of(base)):
         pass
+
+
+def test_a_file_in_use_is_waited_for_but_not_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine of an owner that was just killed has it for a moment longer."""
+    image, tries = make_raw(tmp_path / "disk.raw"), 0
+    monkeypatch.setattr(disk_module, "PATIENCE", 1.0)
+
+    def lock(descriptor: int, *, shared: bool) -> bool:
+        nonlocal tries
+        tries += 1
+        return tries > 3
+
+    monkeypatch.setattr(disk_module, "lock_disk", lock)
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    trio.run(opened_once, image, clock=clock)
+    assert tries == 4
+    tries, before = -1000, clock.current_time()
+    descriptors = os.listdir("/proc/self/fd")
+    with pytest.raises(ImageInUseError):
+        trio.run(opened_once, image, clock=clock)
+    assert 1.0 <= clock.current_time() - before < 1.2
+    assert os.listdir("/proc/self/fd") == descriptors
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, *, shared: bool) -> bool:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(disk_module, "lock_disk", refuse)
+    refused(make_raw(tmp_path / "disk.raw"), "cannot be read and locked: No locks available")
 
 
 def test_a_killed_process_holds_nothing_but_its_vmm_does(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import socket
 import stat
 import subprocess
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -253,12 +255,17 @@ async def test_few_packed_folders_are_kept_and_those_that_are_needed(tree: Path,
     sandbox = home.folder("sandboxes", "stays")
     pin(sandbox, needed)
     made = []
+    notes = home.folder("cache", "folders")
     for number in range(KEPT + 2):
         (tree / "number").write_text(str(number))
         made.append((await prepare_folder("x", tree, home)).path)
+    assert all(path.exists() for path in made)  # somebody may be about to boot from any of them
+    for age, path in enumerate(reversed(made), 100):
+        os.utime(notes / path.name.partition(".")[0], (time.time() - age,) * 2)
+    await prepare_folder("x", tree, home)
     assert [path.exists() for path in made] == [False] * 2 + [True] * KEPT
     assert pinned(sandbox, home).path == needed.path
-    assert len(list(home.folder("cache", "folders").iterdir())) == KEPT + 1
+    assert len(list(notes.iterdir())) == KEPT + 1
     assert len(list(home.rootfs.iterdir())) == KEPT + 1
 
 
@@ -334,6 +341,22 @@ async def test_a_folder_that_never_rests_is_an_error(tree: Path, home: Home, mon
 
 
 # -- what is refused
+
+
+@pytest.mark.parametrize("call", ["scandir", "stat", "pread", "open"])
+def test_a_failing_disk_is_named(tree: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    real = getattr(os, call)
+
+    def fail(*arguments: object, **options: object) -> object:
+        if call != "scandir" and arguments[0] == b"bin":
+            return real(*arguments, **options)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with opened(tree) as root:
+        monkeypatch.setattr(os, call, fail)
+        with pytest.raises(ImageFault, match="cannot be read: Input/output error"):
+            write_folder(root, Memory(), DEFAULT_LIMITS, NO_METER)
+        monkeypatch.undo()
 
 
 def test_unreadable_files_are_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

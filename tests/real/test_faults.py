@@ -49,7 +49,7 @@ async def test_bad_images(home: Home, tmp_path: Path) -> None:
             ("./no-such-folder", ImageNotFoundError),
             (damaged, InvalidImageError),
             ("python:3.12", UnsupportedError),
-            ("disk.qcow2", UnsupportedError),
+            ("disk.qcow2", InvalidConfigError),
             ("", InvalidConfigError),
         ):
             with pytest.raises(error):
@@ -81,8 +81,8 @@ def other_assets(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Boot with another kernel or initramfs than this machine's."""
     changes: dict[str, Any] = {}
 
-    async def changed(home: Home) -> HostAssets:
-        return attrs.evolve(await host_assets(home), **changes)
+    async def changed(home: Home, **options: Any) -> HostAssets:
+        return attrs.evolve(await host_assets(home, **options), **changes)
 
     monkeypatch.setattr(sandbox_module, "host_assets", changed)
     return changes

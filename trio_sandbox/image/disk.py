@@ -12,19 +12,21 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import attrs
 import trio
 
-from trio_sandbox.errors import ImageInUseError, ImageNotFoundError, InvalidConfigError, InvalidImageError, StorageError
+from trio_sandbox.errors import ImageInUseError, ImageNotFoundError, InvalidImageError, StorageError
+from trio_sandbox.files import storage_errors
 from trio_sandbox.image.blobs import Blob
 from trio_sandbox.image.faults import ImageFault, blame
 from trio_sandbox.image.progress import Meter
 from trio_sandbox.image.qcow2 import MAGIC as QCOW2_MAGIC
 from trio_sandbox.image.qcow2 import Backing, check_qcow2
+from trio_sandbox.image.reference import expanded
 from trio_sandbox.image.vmdk import DESCRIPTION_MAGIC, check_vmdk
 from trio_sandbox.image.vmdk import MAGIC as VMDK_MAGIC
 from trio_sandbox.image_source import DiskImageFormat, ImageSource
@@ -33,6 +35,9 @@ from trio_sandbox.locks import is_locked_by_vmm, lock_disk
 MAX_LAYERS = 8
 """Files that one image may consist of: itself, and what it stands on."""
 SECTOR = 512
+PATIENCE, PAUSE = 1.0, 0.05
+"""Seconds that a file in use is waited for, as one whose owner was just killed is for a moment, and between two looks.
+"""
 
 _OTHERS = (
     (0, QCOW2_MAGIC, "a qcow2 image"),
@@ -62,17 +67,33 @@ class DiskLayer:
 async def opened_disk(source: ImageSource) -> AsyncIterator[tuple[DiskLayer, ...]]:
     """The files of a disk image for the length of the block: first the one that is written to, then those beneath it.
 
-    Raises ImageNotFoundError, InvalidImageError, ImageInUseError, StorageError.
+    Raises ImageNotFoundError, InvalidImageError, ImageInUseError, StorageError, InvalidConfigError (`~` of a user who
+    does not exist).
     """
     with ExitStack() as stack:
-        yield await trio.to_thread.run_sync(_open, source, stack, Meter())
+        yield await _opened(source, stack)
+
+
+async def _opened(source: ImageSource, stack: ExitStack) -> tuple[DiskLayer, ...]:
+    until = trio.current_time() + PATIENCE
+    while True:
+        with ExitStack() as attempt:
+            try:
+                layers = await trio.to_thread.run_sync(_open, source, attempt, Meter())
+            except ImageInUseError:
+                if trio.current_time() >= until:
+                    raise
+            else:
+                stack.enter_context(attempt.pop_all())
+                return layers
+        await trio.sleep(PAUSE)
 
 
 def _open(source: ImageSource, stack: ExitStack, meter: Meter) -> tuple[DiskLayer, ...]:
     assert source.disk_format is not None  # checked with the configuration
     reference = source.reference
-    with blame(reference):
-        path = _expanded(reference)
+    path = expanded(reference)
+    with blame(reference), _read_errors(reference, path.parent):
         descriptor = _open_writable(reference, path)
         stack.callback(os.close, descriptor)
         _lock(reference, descriptor, is_written=True)
@@ -83,11 +104,13 @@ def _open(source: ImageSource, stack: ExitStack, meter: Meter) -> tuple[DiskLaye
     return tuple(layers)
 
 
-def _expanded(reference: str) -> Path:
+@contextmanager
+def _read_errors(reference: str, folder: Path) -> Iterator[None]:
     try:
-        return Path(reference).expanduser()
-    except RuntimeError as error:
-        raise InvalidConfigError([f"image: {reference!r}: {error}"]) from error
+        with storage_errors(folder):
+            yield
+    except OSError as error:  # also of a file system without locks
+        raise InvalidImageError(reference, f"it cannot be read and locked: {error.strerror}") from error
 
 
 def _open_chain(

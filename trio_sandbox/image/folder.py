@@ -106,7 +106,7 @@ class _Walk:
         yield from self._within(root, b"", status.st_dev, 1)
 
     def _within(self, folder: int, path: bytes, device: int, depth: int) -> Iterator[Found]:
-        for name in self._sorted_names(folder):
+        for name in self._sorted_names(folder, path):
             inner = path + b"/" + name if path else name
             try:
                 found = Found(inner, os.stat(name, dir_fd=folder, follow_symlinks=False), folder)
@@ -115,6 +115,8 @@ class _Walk:
             except PermissionError:
                 self.unreadable.add(inner)
                 continue
+            except OSError as error:
+                raise _unread(inner, error) from error
             if stat.S_ISSOCK(found.status.st_mode):
                 continue
             self._check(found, depth)
@@ -124,13 +126,16 @@ class _Walk:
                     if inside is not None:
                         yield from self._within(inside, inner, device, depth + 1)
 
-    def _sorted_names(self, folder: int) -> list[bytes]:
+    def _sorted_names(self, folder: int, path: bytes) -> list[bytes]:
         names = []
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                names.append(os.fsencode(entry.name))
-                if self._entries + len(names) > self.limits.entries:
-                    raise ImageFault(f"it has more than {self.limits.entries} entries")
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    names.append(os.fsencode(entry.name))
+                    if self._entries + len(names) > self.limits.entries:
+                        raise ImageFault(f"it has more than {self.limits.entries} entries")
+        except OSError as error:
+            raise _unread(path, error) from error
         self._entries += len(names)
         return sorted(names)
 
@@ -166,7 +171,7 @@ def opened(found: Found, unreadable: _Unreadable, flags: int = 0) -> Iterator[in
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
             raise FolderChanged from error
-        raise ImageFault(f"{show(found.path)} cannot be read: {error.strerror}") from error
+        raise _unread(found.path, error) from error
     try:
         if facts_of(os.fstat(descriptor)) != facts_of(found.status):
             raise FolderChanged
@@ -180,6 +185,10 @@ def _open(found: Found, flags: int) -> int:
         return os.open(found.name, _READ | flags | os.O_NOATIME, dir_fd=found.folder)
     except PermissionError:  # only the owner may ask for that
         return os.open(found.name, _READ | flags, dir_fd=found.folder)
+
+
+def _unread(path: bytes, error: OSError) -> ImageFault:
+    return ImageFault(f"{show(path or b'.')} cannot be read: {error.strerror}")
 
 
 def facts_of(status: os.stat_result) -> tuple[int, ...]:
@@ -280,15 +289,22 @@ def _write_file(found: Found, descriptor: int, sink: Sink, walk: _Walk) -> None:
         _write_zeros(start - at, sink, walk.meter)
         for offset in range(start, end, READ_BYTES):
             wanted = min(READ_BYTES, end - offset)
-            data = os.pread(descriptor, wanted, offset)
-            if len(data) != wanted:
-                raise FolderChanged
-            sink.write(data)
+            sink.write(_read(found, descriptor, wanted, offset))
             walk.meter.add(wanted)
         at = end
     if facts_of(os.fstat(descriptor)) != facts_of(found.status):
         raise FolderChanged
     sink.write(padding(size))
+
+
+def _read(found: Found, descriptor: int, wanted: int, offset: int) -> bytes:
+    try:
+        data = os.pread(descriptor, wanted, offset)
+    except OSError as error:
+        raise _unread(found.path, error) from error
+    if len(data) != wanted:
+        raise FolderChanged
+    return data
 
 
 def _next_data(descriptor: int, at: int, size: int) -> tuple[int, int]:

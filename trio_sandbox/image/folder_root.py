@@ -33,6 +33,8 @@ KEPT = 4
 """Packed folders that no sandbox stands on; the least recently used go first."""
 TRIES = 3
 """How often a folder is read that changes meanwhile."""
+YOUNG = 60.0
+"""Seconds since its last use within which a packed folder stays: somebody is about to boot from it."""
 SETTLE = 0.05
 """Seconds for which nothing must have changed before the folder's metadata can be believed: a file that is written to
 twice within a tick of the kernel's clock looks the same after both.
@@ -128,13 +130,14 @@ def _note_and_prune(home: Home, chain_id: str) -> None:
         if len(found := list(notes.iterdir())) <= KEPT:
             return
         kept = {pinned.removeprefix("sha256:") for pinned in pinned_chain_ids(home)}
-        loose = sorted((note for note in found if note.name not in kept), key=_age, reverse=True)
+        loose = sorted((note for note in found if note.name not in kept), key=_last_use, reverse=True)
         for note in loose[KEPT:]:
-            squashfs_path(note.name, home).unlink(missing_ok=True)
-            note.unlink(missing_ok=True)
+            if _last_use(note) < time.time() - YOUNG:
+                squashfs_path(note.name, home).unlink(missing_ok=True)
+                note.unlink(missing_ok=True)
 
 
-def _age(note: Path) -> float:
+def _last_use(note: Path) -> float:
     with suppress(FileNotFoundError):
         return note.stat().st_mtime
     return 0.0

@@ -66,11 +66,19 @@ def plain_folder(image: str) -> Path | None:
     if not is_path(image):
         return None
     try:
-        path = Path(image).expanduser()
+        path = expanded(image)
         has_layout = (path / "oci-layout").exists() or (path / "index.json").exists()
         return path if path.is_dir() and not has_layout else None
-    except (OSError, ValueError, RuntimeError):
+    except (OSError, ValueError, InvalidConfigError):
         return None  # `locate_image` says what is wrong
+
+
+def expanded(text: str) -> Path:
+    """`~` and `~user` as the home they stand for. Raises InvalidConfigError when there is no such user."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise InvalidConfigError([f"image: {text!r}: {error}"]) from error
 
 
 def local_image_folder(name: str, home: Home) -> Path:
@@ -135,11 +143,7 @@ def _path(text: str) -> ImageLocation:
 
 def _split_tag(text: str) -> tuple[Path, str | None]:
     """A name that exists as it stands wins; else what follows the last `:` or `@` of the last component is a tag."""
-    whole = Path(text)
-    try:
-        whole = whole.expanduser()
-    except RuntimeError as error:
-        raise InvalidConfigError([f"image: {text!r}: {error}"]) from error
+    whole = expanded(text)
     if os.path.lexists(whole):
         return whole, None
     cut = max(whole.name.rfind(":"), whole.name.rfind("@"))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trio_sandbox.errors import InvalidConfigError
 from trio_sandbox.home import Home
 from trio_sandbox.image.folder_root import prepare_folder
-from trio_sandbox.image.reference import plain_folder
+from trio_sandbox.image.reference import expanded, plain_folder
 from trio_sandbox.image.rootfs import RootFilesystem, prepare_rootfs
 from trio_sandbox.image_source import ImageKind, ImageSource
 from trio_sandbox.pull_event import OnPull, ignore
@@ -22,9 +21,4 @@ async def prepare_root(source: ImageSource, home: Home, *, on_pull: OnPull = ign
 
 
 def _folder(source: ImageSource) -> Path | None:
-    if source.kind is ImageKind.OCI:
-        return plain_folder(source.reference)
-    try:
-        return Path(source.reference).expanduser()
-    except RuntimeError as error:
-        raise InvalidConfigError([f"image: {source.reference!r}: {error}"]) from error
+    return plain_folder(source.reference) if source.kind is ImageKind.OCI else expanded(source.reference)

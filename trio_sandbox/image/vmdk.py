@@ -58,7 +58,7 @@ def _check_description(data: bytes) -> None:
         raise ImageFault(
             f"it is of the kind {said.get('createType', '?')[:40]!a}; only {KIND} can be a root, {CONVERT}"
         )
-    if said.get("parentCID", "").lower() != "ffffffff":
+    if said.get("parentCID", "").lower() != "ffffffff" or "parentFileNameHint" in text:
         raise ImageFault(f"it stands on another image, which is not supported; {CONVERT}")
 
 
