@@ -52,11 +52,11 @@ static void on_ping(struct agent *agent, const struct header *header, const uint
 
 static void on_shutdown(struct agent *agent, const struct header *header, const uint8_t *body)
 {
-    int64_t grace_ms;
-    if (!decode_shutdown(body, header->length, &grace_ms))
+    int64_t grace_ms, signal;
+    if (!decode_shutdown(body, header->length, &grace_ms, &signal))
         bad_body(agent, header);
     else
-        shutdown_begin(agent, (uint64_t)grace_ms * NS_PER_MS);
+        shutdown_begin(agent, (uint64_t)grace_ms * NS_PER_MS, (int)signal);
 }
 
 static void on_clock(struct agent *agent, const struct header *header, const uint8_t *body)

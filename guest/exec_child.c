@@ -90,6 +90,23 @@ static _Noreturn void execute(struct exec_request *request)
     give_up(STAGE_EXEC, refused ? EACCES : ENOENT);
 }
 
+// As container runtimes do: the folder is root's, whoever works in it.
+static void make_cwd(const char *cwd)
+{
+    struct stat status;
+    char path[PATH_BYTES_MAX + 1];
+    size_t length = strlen(cwd);
+    if (length > PATH_BYTES_MAX || stat(cwd, &status) == 0 || errno != ENOENT)
+        return;
+    memcpy(path, cwd, length + 1);
+    for (char *at = path; (at = strchr(at + 1, '/'));) {
+        *at = '\0';
+        mkdir(path, 0755);
+        *at = '/';
+    }
+    mkdir(path, 0755); // where it could not be made, the change to it tells
+}
+
 _Noreturn void exec_child(const struct agent *agent, void *context)
 {
     static struct user user;
@@ -101,6 +118,8 @@ _Noreturn void exec_child(const struct agent *agent, void *context)
     if (request->tty && (!terminal_take() || (becomes && !terminal_give_to(user.uid))))
         give_up(STAGE_TERMINAL, errno);
     limit_resources(agent, request);
+    if (request->make_cwd)
+        make_cwd(request->cwd);
     if (becomes && !user_become(&user))
         give_up(STAGE_USER, errno);
     if (request->cwd[0] != '/')

@@ -12,6 +12,7 @@ enum key {
     KEY_ARGV,
     KEY_ENV,
     KEY_CWD,
+    KEY_MAKE_CWD,
     KEY_USER,
     KEY_STDIN,
     KEY_RLIMITS,
@@ -25,8 +26,9 @@ enum key {
     KEYS
 };
 
-static const char *const names[KEYS] = {"argv",        "env", "cwd",  "user", "stdin",  "rlimits",     "timeout_ms",
-                                        "deadline_ms", "tty", "rows", "cols", "window", "stdin_window"};
+static const char *const names[KEYS] = {"argv",  "env",     "cwd",        "make_cwd",    "user",
+                                        "stdin", "rlimits", "timeout_ms", "deadline_ms", "tty",
+                                        "rows",  "cols",    "window",     "stdin_window"};
 
 // The message is read twice: once to check it and to know the sizes, once to copy. `request` is NULL the first time.
 struct pass {
@@ -122,6 +124,9 @@ static void take_value(struct pass *pass, enum key key, struct mp_reader *reader
         break;
     case KEY_CWD:
         request->cwd = take_path(pass, reader);
+        break;
+    case KEY_MAKE_CWD:
+        mp_read_bool(reader, &request->make_cwd);
         break;
     case KEY_USER:
         request->user = take_path(pass, reader);

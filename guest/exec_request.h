@@ -19,6 +19,7 @@ struct exec_request {
     size_t env_count;
     const char *cwd;  // absolute
     const char *user; // "" is root
+    bool make_cwd;    // when it is missing
     bool wants_stdin;
     uint64_t timeout_ns; // 0 = none
     int64_t deadline_ms; // 0 = none

@@ -3,12 +3,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "fs_place.h"
 #include "fs_pump.h"
+#include "fs_within.h"
 
 enum { NEW_FILE = 0644 }; // 0666 less the umask
 
@@ -106,8 +108,51 @@ static bool write_atomically(const struct fs_request *request, const struct stat
     return true;
 }
 
+// A new file of exactly that name: a link there is replaced, and nothing is kept of what was there.
+static bool write_within(const struct fs_request *request, struct fs_result *result)
+{
+    struct fs_target target;
+    struct fs_place place;
+    struct stat old;
+    if (!within_target(&target, request, true))
+        return fs_fail(result, errno, request->path);
+    bool exists = fstatat(target.folder, target.name, &old, AT_SYMLINK_NOFOLLOW) == 0;
+    if (exists && (!request->replace || S_ISDIR(old.st_mode)))
+        return fs_fail(result, request->replace ? EISDIR : EEXIST, request->path);
+    if (!place_begin(&place, target.folder, target.name, request->replace))
+        return fs_fail(result, errno, request->path);
+    if (!request->replace && strcmp(place.made_as, place.name) != 0)
+        fs_fail(result, EEXIST, request->path); // since we looked
+    if (result->error || !fill(&place, NULL, request, result)) {
+        place_abandon(&place);
+        return false;
+    }
+    return place_commit(&place) || fs_fail(result, errno, request->path);
+}
+
+// Opened to be looked at first: to open a device or a FIFO for writing may do something.
+static bool append_within(const struct fs_request *request, struct fs_result *result)
+{
+    char held[32];
+    struct stat status;
+    int fd = within_open(request, O_PATH);
+    if (fd < 0 || fstat(fd, &status) != 0)
+        return fs_fail(result, errno, request->path);
+    if (!S_ISREG(status.st_mode))
+        return fs_fail_saying(result, EINVAL, request->path, "not a regular file");
+    snprintf(held, sizeof held, "/proc/self/fd/%d", fd);
+    int file = open(held, O_WRONLY | O_APPEND | O_CLOEXEC);
+    if (file < 0)
+        return fs_fail(result, errno, request->path);
+    if (!receive(file, request, result))
+        return false;
+    return close(file) == 0 || fs_fail(result, errno, request->path);
+}
+
 bool fs_write(const struct fs_request *request, struct fs_result *result)
 {
+    if (*request->root)
+        return request->append ? append_within(request, result) : write_within(request, result);
     struct stat old;
     bool exists = stat(request->path, &old) == 0;
     if (!exists && errno != ENOENT) // of a name that is a dangling link too

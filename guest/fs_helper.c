@@ -16,7 +16,7 @@ static fs_operation *const operations[FS_UNKNOWN] = {
     [FS_READ] = fs_read,         [FS_WRITE] = fs_write,   [FS_LIST] = fs_list,       [FS_STAT] = fs_stat,
     [FS_READLINK] = fs_readlink, [FS_MKDIR] = fs_mkdir,   [FS_REMOVE] = fs_remove,   [FS_REMOVE_DIR] = fs_remove_dir,
     [FS_COPY] = fs_copy,         [FS_RENAME] = fs_rename, [FS_SYMLINK] = fs_symlink, [FS_CHMOD] = fs_chmod,
-    [FS_CHOWN] = fs_chown,       [FS_PACK] = fs_pack,     [FS_UNPACK] = fs_unpack,
+    [FS_CHOWN] = fs_chown,       [FS_PACK] = fs_pack,     [FS_UNPACK] = fs_unpack,   [FS_SYNC] = fs_sync,
 };
 
 static struct fs_result result;
@@ -53,13 +53,19 @@ static bool become(const struct agent *agent, const struct fs_request *request)
     return true;
 }
 
+// SIGTERM alone ends a helper early, so that nothing unfinished is left whatever signal stops the machine's programs.
+// What SIGPIPE and SIGXFSZ would say comes as errors: EPIPE and EFBIG.
+static void ignore_signals(void)
+{
+    for (int number = 1; number < NSIG; number++)
+        signal(number, SIG_IGN);
+}
+
 _Noreturn void fs_help(const struct agent *agent, void *context)
 {
     const struct fs_request *request = context;
     if (become(agent, request)) {
-        // As errors, and not as the end of this process: EPIPE, and EFBIG.
-        signal(SIGPIPE, SIG_IGN);
-        signal(SIGXFSZ, SIG_IGN);
+        ignore_signals();
         place_handle_sigterm();
         unblock_signals();
         operations[request->op](request, &result);

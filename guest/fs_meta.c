@@ -8,7 +8,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "fs_place.h"
 #include "fs_status.h"
+#include "fs_within.h"
 #include "user.h"
 
 enum { NEW_FOLDER = 0755 }; // 0777 less the umask
@@ -55,6 +57,19 @@ static bool make_folder(const char *path, mode_t mode)
     return mkdir(path, mode) == 0 && (!(mode & 06000) || chmod(path, mode) == 0);
 }
 
+static bool mkdir_within(const struct fs_request *request, mode_t mode, struct fs_result *result)
+{
+    struct fs_target target;
+    if (!within_target(&target, request, true))
+        return fs_fail(result, errno, request->path);
+    if (mkdirat(target.folder, target.name, mode) == 0)
+        return outcome(!(mode & 06000) || fchmodat(target.folder, target.name, mode, 0) == 0, request, result);
+    if (errno != EEXIST)
+        return fs_fail(result, errno, request->path);
+    bool is_there = within_open(request, O_PATH | O_DIRECTORY) >= 0;
+    return is_there || fs_fail(result, errno == EXDEV ? EXDEV : EEXIST, request->path);
+}
+
 bool fs_mkdir(const struct fs_request *request, struct fs_result *result)
 {
     char path[PATH_BYTES_MAX + 1];
@@ -63,6 +78,8 @@ bool fs_mkdir(const struct fs_request *request, struct fs_result *result)
         path[--length] = '\0';
     umask(0);
     mode_t mode = request->mode >= 0 ? (mode_t)request->mode : NEW_FOLDER;
+    if (*request->root)
+        return mkdir_within(request, mode, result);
     if (make_folder(path, mode))
         return true;
     if (request->recursive && errno == ENOENT) {
@@ -79,6 +96,10 @@ bool fs_mkdir(const struct fs_request *request, struct fs_result *result)
 
 bool fs_remove(const struct fs_request *request, struct fs_result *result)
 {
+    struct fs_target target;
+    if (*request->root)
+        return outcome(within_target(&target, request, false) && unlinkat(target.folder, target.name, 0) == 0, request,
+                       result);
     return outcome(unlink(request->path) == 0, request, result);
 }
 
@@ -89,7 +110,14 @@ bool fs_rename(const struct fs_request *request, struct fs_result *result)
 
 bool fs_symlink(const struct fs_request *request, struct fs_result *result)
 {
-    return outcome(symlink(request->to, request->path) == 0, request, result);
+    struct fs_target target;
+    if (!*request->root)
+        return outcome(symlink(request->to, request->path) == 0, request, result);
+    if (!within_target(&target, request, true))
+        return fs_fail(result, errno, request->path);
+    return outcome(request->replace ? place_node(target.folder, target.name, S_IFLNK, 0, request->to)
+                                    : symlinkat(request->to, target.folder, target.name) == 0,
+                   request, result);
 }
 
 // Mode of a file that is held by an O_PATH descriptor; the system call for it is newer than many kernels.
@@ -123,4 +151,10 @@ bool fs_chown(const struct fs_request *request, struct fs_result *result)
                                : fs_fail(result, errno, request->path);
     int flags = request->follow ? 0 : AT_SYMLINK_NOFOLLOW;
     return outcome(fchownat(AT_FDCWD, request->path, uid, gid, flags) == 0, request, result);
+}
+
+bool fs_sync(const struct fs_request *request, struct fs_result *result)
+{
+    int fd = open(request->path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    return outcome(fd >= 0 && syncfs(fd) == 0, request, result);
 }

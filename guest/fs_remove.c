@@ -9,6 +9,7 @@
 
 #include "fs_target.h"
 #include "fs_walk.h"
+#include "fs_within.h"
 
 static struct walk walk;
 
@@ -42,13 +43,18 @@ static bool empty(void)
     }
 }
 
+static bool open_target(struct fs_target *target, const struct fs_request *request)
+{
+    return *request->root ? within_target(target, request, false) : target_open(target, request->path, false);
+}
+
 static bool remove_tree(const struct fs_request *request, struct fs_result *result)
 {
     struct fs_target target;
-    if (!target_open(&target, request->path, false))
+    if (!open_target(&target, request))
         return fs_fail(result, errno, request->path);
     if (strcmp(target.name, ".") == 0) // rmdir(2) refuses "/", "." and ".."; let it say so before anything is gone
-        return fs_fail(result, rmdir(request->path) == 0 ? 0 : errno, request->path);
+        return fs_fail(result, *request->root ? EBUSY : rmdir(request->path) == 0 ? 0 : errno, request->path);
     int root = open_folder(target.folder, target.name, FS_SAME_MOUNT);
     if (root < 0) // a mount point could not be removed itself, so nothing in it is
         return fs_fail(result, errno == EXDEV ? EBUSY : errno, request->path);
@@ -64,7 +70,9 @@ bool fs_remove_dir(const struct fs_request *request, struct fs_result *result)
 {
     if (request->recursive)
         return remove_tree(request, result);
-    if (rmdir(request->path) != 0)
+    struct fs_target target;
+    if (*request->root ? !within_target(&target, request, false) || unlinkat(target.folder, target.name, AT_REMOVEDIR)
+                       : rmdir(request->path))
         return fs_fail(result, errno, request->path);
     result->count = 1;
     return true;

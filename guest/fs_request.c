@@ -18,6 +18,9 @@ enum key {
     KEY_FSYNC,
     KEY_FOLLOW,
     KEY_RECURSIVE,
+    KEY_ROOT,
+    KEY_REPLACE,
+    KEY_APPEND,
     KEY_DEADLINE,
     KEY_WINDOW,
     KEY_STDIN_WINDOW,
@@ -25,15 +28,15 @@ enum key {
 };
 
 static const char *const names[KEYS] = {
-    "op",     "path",  "to",     "owner",     "user",        "mode",   "offset",       "length",
-    "atomic", "fsync", "follow", "recursive", "deadline_ms", "window", "stdin_window",
+    "op",    "path",   "to",        "owner", "user",    "mode",   "offset",      "length", "atomic",
+    "fsync", "follow", "recursive", "root",  "replace", "append", "deadline_ms", "window", "stdin_window",
 };
 
 static const char *const operations[FS_UNKNOWN] = {
     [FS_READ] = "read",         [FS_WRITE] = "write",   [FS_LIST] = "list",       [FS_STAT] = "stat",
     [FS_READLINK] = "readlink", [FS_MKDIR] = "mkdir",   [FS_REMOVE] = "remove",   [FS_REMOVE_DIR] = "remove_dir",
     [FS_COPY] = "copy",         [FS_RENAME] = "rename", [FS_SYMLINK] = "symlink", [FS_CHMOD] = "chmod",
-    [FS_CHOWN] = "chown",       [FS_PACK] = "pack",     [FS_UNPACK] = "unpack",
+    [FS_CHOWN] = "chown",       [FS_PACK] = "pack",     [FS_UNPACK] = "unpack",   [FS_SYNC] = "sync",
 };
 
 struct decoding {
@@ -110,6 +113,15 @@ static void take_value(struct decoding *decoding, enum key key, struct mp_reader
     case KEY_RECURSIVE:
         mp_read_bool(reader, &request->recursive);
         break;
+    case KEY_ROOT:
+        request->root = take_text(decoding, reader, PATH_BYTES_MAX, "the root is too long or contains a NUL byte");
+        break;
+    case KEY_REPLACE:
+        mp_read_bool(reader, &request->replace);
+        break;
+    case KEY_APPEND:
+        mp_read_bool(reader, &request->append);
+        break;
     case KEY_DEADLINE:
         mp_read_int(reader, 0, MILLISECONDS_MAX, &request->deadline_ms);
         break;
@@ -121,12 +133,24 @@ static void take_value(struct decoding *decoding, enum key key, struct mp_reader
     }
 }
 
+static bool may_have_root(enum fs_op op)
+{
+    return op == FS_WRITE || op == FS_MKDIR || op == FS_REMOVE || op == FS_REMOVE_DIR || op == FS_SYMLINK ||
+           op == FS_UNPACK;
+}
+
 static const char *find_problem(const struct fs_request *request)
 {
     if (request->op == FS_UNKNOWN)
         return NULL;
     if (request->path[0] != '/')
         return "the path is not absolute";
+    if (*request->root && request->root[0] != '/')
+        return "the root is not an absolute path";
+    if (*request->root && !may_have_root(request->op))
+        return "this operation takes no root";
+    if (!*request->root && (request->replace || request->append))
+        return "replace and append need a root";
     if ((request->op == FS_COPY || request->op == FS_RENAME) && request->to[0] != '/')
         return "the target is not an absolute path";
     if (request->op == FS_SYMLINK && !request->to[0])
@@ -144,7 +168,7 @@ struct fs_request *fs_request_decode(const uint8_t *body, size_t length, const c
     struct fs_request *request = calloc(1, sizeof *request + length);
     if (!request)
         return NULL;
-    *request = (struct fs_request){.path = "", .to = "", .owner = "", .user = ""};
+    *request = (struct fs_request){.path = "", .to = "", .root = "", .owner = "", .user = ""};
     request->mode = request->length = -1;
     request->window = request->stdin_window = WINDOW;
     struct decoding decoding = {.request = request, .strings = (char *)(request + 1)};

@@ -22,6 +22,7 @@ enum fs_op {
     FS_CHOWN,
     FS_PACK,
     FS_UNPACK,
+    FS_SYNC,
     FS_UNKNOWN, // an operation of a newer host
 };
 
@@ -30,12 +31,13 @@ struct fs_request {
     enum fs_op op;
     const char *path; // absolute
     const char *to;   // absolute, but for FS_SYMLINK any text; "" where there is none
+    const char *root; // "": none; else absolute, and the path stays within it
     const char *owner;
     const char *user; // "" is root
     int64_t mode;     // -1 = none
     int64_t offset;
     int64_t length; // -1 = all
-    bool atomic, fsync, follow, recursive;
+    bool atomic, fsync, follow, recursive, replace, append;
     int64_t deadline_ms;          // 0 = none
     int64_t window, stdin_window; // 1 to WINDOW
 };

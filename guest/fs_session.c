@@ -115,6 +115,7 @@ static const struct session_kind fs_kind = {
     .kill = terminate,
     .finished = finished,
     .release = release,
+    .is_helper = true,
 };
 
 static void launch(struct agent *agent, struct session *session, struct fs_request *request)

@@ -12,8 +12,7 @@
 
 enum { LINKS_MAX = 40 }; // as the kernel has it
 
-// Cuts `path` at its last name. Slashes at the end are dropped.
-static bool cut(char *path, const char **folder, const char **name)
+bool path_cut(char *path, const char **folder, const char **name)
 {
     size_t length = strlen(path);
     while (length > 1 && path[length - 1] == '/')
@@ -39,7 +38,7 @@ bool target_open(struct fs_target *target, const char *path, bool follow)
     strcpy(buffer, path);
     for (int links = 0; links <= LINKS_MAX; links++) {
         const char *folder, *name;
-        target->folder = cut(buffer, &folder, &name) ? openat(base, folder, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+        target->folder = path_cut(buffer, &folder, &name) ? openat(base, folder, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
         int saved = errno;
         if (base >= 0)
             close(base);
@@ -60,11 +59,16 @@ bool target_open(struct fs_target *target, const char *path, bool follow)
     return false;
 }
 
-int open_folder(int folder, const char *name, unsigned flags)
+int open_by(int folder, const char *path, int flags, uint64_t resolve)
 {
     // From the kernel's linux/openat2.h.
     struct {
         uint64_t flags, mode, resolve;
-    } how = {.flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, .resolve = flags};
-    return (int)syscall(SYS_openat2, folder, name, &how, sizeof how);
+    } how = {.flags = (uint64_t)(unsigned)flags | O_CLOEXEC, .resolve = resolve};
+    return (int)syscall(SYS_openat2, folder, path, &how, sizeof how);
+}
+
+int open_folder(int folder, const char *name, unsigned flags)
+{
+    return open_by(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, flags);
 }

@@ -17,6 +17,13 @@ struct fs_target {
 // when nothing is there. False: errno.
 bool target_open(struct fs_target *target, const char *path, bool follow);
 
+// Cuts `path` in two at its last name, in place. Slashes at its end are dropped; the name is "." where the path has
+// none or ends with "." or "..". False: the name is too long (errno).
+bool path_cut(char *path, const char **folder, const char **name);
+
+// openat2(2), with O_CLOEXEC. -1: errno.
+int open_by(int folder, const char *path, int flags, uint64_t resolve);
+
 // As the kernel's RESOLVE_NO_XDEV; and RESOLVE_BENEATH with RESOLVE_NO_SYMLINKS.
 enum { FS_SAME_MOUNT = 1, FS_BENEATH = 0x0c };
 

@@ -17,6 +17,7 @@
 #include "fs_record.h"
 #include "fs_status.h"
 #include "fs_target.h"
+#include "fs_within.h"
 
 // A folder that was made: it gets its mode and time at the end, when nothing is put into it any more.
 struct late {
@@ -36,6 +37,7 @@ static size_t late_count, lates_room;
 static char *names;
 static size_t names_size, names_room;
 static const char *root_path;
+static unsigned lookup = FS_BENEATH; // of what lies in the tree
 
 static bool fail(struct fs_result *result, int error)
 {
@@ -171,7 +173,7 @@ static int find_parent(const char *name, size_t length)
         close(parent);
     memcpy(parent_name, name, length);
     parent_name[length] = '\0';
-    return parent = open_folder(root, parent_name, FS_BENEATH);
+    return parent = open_folder(root, parent_name, lookup);
 }
 
 static bool make_below(void)
@@ -181,16 +183,37 @@ static bool make_below(void)
     return folder >= 0 && make(folder, slash ? slash + 1 : record.name);
 }
 
-// The record of the root itself: `path`, or where a link at its end leads to.
-static bool make_root(void)
+// The same within a root: nothing that is there is touched unless it may be, and then a link to a folder is as good as
+// one.
+static bool make_root_within(const struct fs_request *request)
 {
     struct fs_target target;
+    struct stat status;
+    if (!within_target(&target, request, true))
+        return false;
+    bool exists = fstatat(target.folder, target.name, &status, AT_SYMLINK_NOFOLLOW) == 0;
+    if (exists && !request->replace) {
+        errno = EEXIST;
+        return false;
+    }
+    if (exists && S_ISDIR((mode_t)record.mode))
+        return within_open(request, O_PATH | O_DIRECTORY) >= 0;
+    return make(target.folder, target.name);
+}
+
+// The record of the root itself: `path`, or where a link at its end leads to.
+static bool make_root(const struct fs_request *request)
+{
+    struct fs_target target;
+    if (*request->root)
+        return make_root_within(request);
     return target_open(&target, root_path, true) && make(target.folder, target.name);
 }
 
-static bool open_root(void)
+static bool open_root(const struct fs_request *request)
 {
-    root = open(root_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
+    root = *request->root ? within_open(request, flags) : open(root_path, flags);
     return root >= 0;
 }
 
@@ -199,7 +222,7 @@ static bool finish_folders(struct fs_result *result)
     while (late_count) {
         const struct late *late = &lates[--late_count];
         strcpy(record.name, names + late->name);
-        int fd = *record.name ? open_folder(root, record.name, FS_BENEATH) : root;
+        int fd = *record.name ? open_folder(root, record.name, lookup) : root;
         if (fd < 0 || !set_mode_and_time(fd, late->mode, late->mtime_ns))
             return fail(result, errno);
         if (fd != root)
@@ -209,17 +232,17 @@ static bool finish_folders(struct fs_result *result)
 }
 
 // The first record may be that of the root; without it the root has to be a folder that is there.
-static int begin_tree(struct fs_result *result)
+static int begin_tree(const struct fs_request *request, struct fs_result *result)
 {
     int found = next_record(result);
     if (found < 0)
         return -1;
     bool is_root = found && !*record.name;
-    if (is_root && !make_root()) {
+    if (is_root && !make_root(request)) {
         fail(result, errno);
         return -1;
     }
-    if ((!is_root || S_ISDIR((mode_t)record.mode)) && !open_root()) {
+    if ((!is_root || S_ISDIR((mode_t)record.mode)) && !open_root(request)) {
         fs_fail(result, errno, root_path);
         return -1;
     }
@@ -232,7 +255,9 @@ bool fs_unpack(const struct fs_request *request, struct fs_result *result)
     root_path = request->path;
     fs_widen(STDIN_FILENO);
     umask(0);
-    int found = begin_tree(result);
+    if (*request->root)
+        lookup |= FS_SAME_MOUNT;
+    int found = begin_tree(request, result);
     for (; found > 0; found = next_record(result)) {
         if (!*record.name || root < 0) // a second root, or something in a root that is no folder
             return malformed(result);

@@ -69,7 +69,7 @@ static void take_frames(void)
             agent.port_interest = 0;
             watch_change(&agent, &agent.port, 0);
             agent.stream_broken = true;
-            shutdown_begin(&agent, NS_PER_S);
+            shutdown_begin(&agent, NS_PER_S, SIGTERM);
             return;
         }
     }
@@ -130,7 +130,7 @@ static void read_signals(void)
         if (info.ssi_signo == SIGCHLD)
             reap_children(&agent);
         else // somebody in the sandbox asks PID 1 to end it, in one of the customary ways
-            shutdown_begin(&agent, NS_PER_S);
+            shutdown_begin(&agent, NS_PER_S, SIGTERM);
     }
 }
 

@@ -1,5 +1,6 @@
 #include "messages.h"
 
+#include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
 
@@ -184,9 +185,15 @@ static bool decode_int(const uint8_t *body, size_t length, const char *name, int
     return map_complete(&walk, 1);
 }
 
-bool decode_shutdown(const uint8_t *body, size_t length, int64_t *grace_ms)
+bool decode_shutdown(const uint8_t *body, size_t length, int64_t *grace_ms, int64_t *signal)
 {
-    return decode_int(body, length, "grace_ms", 0, INT32_MAX, grace_ms);
+    static const char *const names[] = {"grace_ms", "signal"};
+    struct map_walk walk;
+    *signal = SIGTERM;
+    map_begin(&walk, body, length);
+    for (int key; (key = map_next(&walk, names, 2)) >= 0;)
+        key == 0 ? mp_read_int(&walk.reader, 0, INT32_MAX, grace_ms) : mp_read_int(&walk.reader, 1, 64, signal);
+    return map_complete(&walk, 1);
 }
 
 bool decode_clock(const uint8_t *body, size_t length, int64_t *time_ns)

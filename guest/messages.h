@@ -45,7 +45,7 @@ struct configure {
 
 bool decode_configure(const uint8_t *body, size_t length, struct configure *configure);
 bool decode_identify(const uint8_t *body, size_t length, struct identity *identity);
-bool decode_shutdown(const uint8_t *body, size_t length, int64_t *grace_ms);
+bool decode_shutdown(const uint8_t *body, size_t length, int64_t *grace_ms, int64_t *signal);
 bool decode_clock(const uint8_t *body, size_t length, int64_t *time_ns);
 bool decode_signal(const uint8_t *body, size_t length, int64_t *signal);
 bool decode_deadline(const uint8_t *body, size_t length, int64_t *deadline_ms);

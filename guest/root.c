@@ -85,13 +85,14 @@ static bool mount_on(const char *name, const char *source, const char *type, uns
     return mounted;
 }
 
-// The folder of the agent itself, small and in memory. The program is the agent's own file, so it costs no memory; an
-// image that has something else there than a folder keeps it, and goes without events.
+// The folder of the agent itself, in memory, with room for its socket and for what the host puts there: scripts. The
+// program is the agent's own file, so it costs no memory; an image that has something else there than a folder keeps
+// it, and goes without events.
 static bool offer_events(void)
 {
     static const char program[] = "/root/" EVENTS_FOLDER "/bin/" EVENTS_PROGRAM;
     const unsigned long flags = MS_NOSUID | MS_NODEV;
-    if (!mount_on(EVENTS_FOLDER, "tmpfs", "tmpfs", flags, "mode=0755,size=64k,nr_inodes=16") ||
+    if (!mount_on(EVENTS_FOLDER, "tmpfs", "tmpfs", flags, "mode=0755,size=8m,nr_inodes=1024") ||
         mkdir("/root/" EVENTS_FOLDER "/bin", 0755) != 0)
         return false;
     int fd = open(program, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0755);

@@ -80,6 +80,8 @@ struct session {
 
 // What a kind of session does at the turns of its life. All but `kill` may be NULL.
 struct session_kind {
+    bool is_helper; // its child is the agent's own code, and listens to SIGTERM and to no other signal
+
     // The status pipe can be read, or has come to its end; called at the reap too, when all is in it that ever will.
     // Closes it with watch_close() at the end. Non-blocking.
     void (*status_ready)(struct agent *agent, struct session *session);

@@ -48,7 +48,17 @@ static void enter(struct agent *agent, enum phase phase, uint64_t patience)
     agent->deadline = clock_now() + patience;
 }
 
-void shutdown_begin(struct agent *agent, uint64_t grace_ns)
+static void ask_to_end(struct agent *agent, int signal)
+{
+    signal_processes(agent, signal);
+    if (signal != SIGTERM) // the only one that helpers listen to
+        for (struct session *session = agent->sessions; session; session = session->next)
+            if (session->pid > 0 && session->kind && session->kind->is_helper)
+                kill(session->pid, SIGTERM);
+    signal_processes(agent, SIGCONT); // one that is stopped could not hear it
+}
+
+void shutdown_begin(struct agent *agent, uint64_t grace_ns, int signal)
 {
     uint64_t deadline = clock_now() + grace_ns;
     if (agent->phase >= PHASE_TERM) {
@@ -57,8 +67,7 @@ void shutdown_begin(struct agent *agent, uint64_t grace_ns)
         return;
     }
     log_info("stopping");
-    signal_processes(agent, SIGTERM);
-    signal_processes(agent, SIGCONT); // one that is stopped could not hear it
+    ask_to_end(agent, signal);
     enter(agent, PHASE_TERM, grace_ns);
     reap_children(agent);
 }
@@ -70,7 +79,7 @@ void shutdown_hang_up(struct agent *agent)
     agent->hung_up = true;
     log_info("the host hung up");
     watch_close(agent, &agent->port);
-    shutdown_begin(agent, HANG_UP_GRACE);
+    shutdown_begin(agent, HANG_UP_GRACE, SIGTERM);
 }
 
 // No program is left that could say anything to anybody.

@@ -47,6 +47,7 @@ EXEC_OPTIONS: dict[str, tuple[Any, ...]] = {
     "timeout_ms": (0, 1, 5, 50, 10**6, 9_223_372_036_854),
     "deadline_ms": (0, 1, 5, 50, 10**6, 9_223_372_036_854),
     "cwd": ("/", "/tmp", "/dev", "/tmp/d", "/nowhere", "tmp", "", "/etc/passwd"),
+    "make_cwd": (True, False),
     "user": ("", "", "", "", "", "root", "0:0", "nobody", "x", ":", "4294967295"),
     "rlimits": ([], [[7, 16, 16]], [[9, 2**20, 2**20]], [[0, 0, 1]], [[99, 1, 1]], [[7, 0, 0]], [[3, -1, -1]] * 32),
     "env": ([], ["PATH=/bin", "MSB_EVENTS_SOCKET=/tmp/events.sock"], ["PATH=:"], ["A=" + "b" * 9000]),
@@ -63,6 +64,9 @@ FS_OPTIONS: dict[str, tuple[Any, ...]] = {
     "fsync": (True, False),
     "follow": (True, False),
     "recursive": (True, False),
+    "root": (b"", b"/tmp", b"/", b"/nowhere", b"tmp"),
+    "replace": (True, False),
+    "append": (True, False),
     "deadline_ms": (0, 1, 20, 10**6),
     "window": (1, 4096, 262_144),
     "stdin_window": (1, 4096, 262_144),
@@ -71,7 +75,7 @@ FS_OPTIONS: dict[str, tuple[Any, ...]] = {
 _FS_USUAL = {"to": b"/tmp/b", "owner": "0", "mode": 0o755}
 FS_NAMES = (
     "write", "read", "list", "stat", "readlink", "mkdir", "remove", "remove_dir", "copy", "rename", "symlink", "chmod",
-    "chown", "pack", "unpack", "format", "",
+    "chown", "pack", "unpack", "sync", "format", "",
 )  # fmt: skip
 RECORDS = (
     record("", 0o40755), record("a", 0o100644, b"bytes"), record("d", 0o40755), record("d/x", 0o100600, b"x" * 5000),

@@ -196,7 +196,7 @@ KEYS: Mapping[str, Mapping[bytes, Check]] = {
         b"disk": _is_serial, b"fstype": _is_fstype, b"template": _is_bool, b"warm": _texts(64, _is_pattern),
     },
     "IDENTIFY": _IDENTITY,
-    "SHUTDOWN": {b"grace_ms": _integer(0, 2**31 - 1)},
+    "SHUTDOWN": {b"grace_ms": _integer(0, 2**31 - 1), b"signal": _integer(1, 64)},
     "CLOCK": {b"time_ns": _TIME},
     "SIGNAL": {b"signal": _integer(1, 64)},
     "DEADLINE": {b"deadline_ms": _MILLISECONDS},
@@ -204,13 +204,13 @@ KEYS: Mapping[str, Mapping[bytes, Check]] = {
     "EXEC": {
         **_WINDOWS, b"argv": _texts(4096, _is_plain, least=1), b"env": _texts(65_536, _is_assignment),
         b"cwd": _is_plain_text, b"user": _is_plain_text, b"stdin": _is_bool, b"rlimits": _texts(32, _is_limit),
-        b"timeout_ms": _MILLISECONDS, b"tty": _is_bool, b"rows": _SIZE, b"cols": _SIZE,
+        b"timeout_ms": _MILLISECONDS, b"tty": _is_bool, b"rows": _SIZE, b"cols": _SIZE, b"make_cwd": _is_bool,
     },
     "FS": {
         **_WINDOWS, b"op": lambda value: isinstance(value, Text), b"path": _plain(4096), b"to": _plain(4096),
         b"owner": _plain(512), b"user": _plain(512), b"mode": _integer(-1, 0o7777), b"offset": _TIME,
         b"length": _integer(-1, 2**63 - 1), b"atomic": _is_bool, b"fsync": _is_bool, b"follow": _is_bool,
-        b"recursive": _is_bool,
+        b"recursive": _is_bool, b"root": _plain(4096), b"replace": _is_bool, b"append": _is_bool,
     },
     "EMIT": {b"name": _name(1, 128), b"payload": lambda value: isinstance(value, Bytes)},
     "SUBSCRIBE": {b"name": _name(0, 128), b"drop_oldest": _is_bool, b"window": _WINDOW},
@@ -218,13 +218,15 @@ KEYS: Mapping[str, Mapping[bytes, Check]] = {
 _REQUIRED: Mapping[str, set[bytes]] = {
     "EXEC": {b"argv"},
     "FS": {b"op", b"path"},
+    "SHUTDOWN": {b"grace_ms"},
     "SUBSCRIBE": {b"name"},
     "CONFIGURE": {*_IDENTITY, b"version"},
 }
 FS_OPS = (
     b"read", b"write", b"list", b"stat", b"readlink", b"mkdir", b"remove", b"remove_dir", b"copy", b"rename",
-    b"symlink", b"chmod", b"chown", b"pack", b"unpack",
+    b"symlink", b"chmod", b"chown", b"pack", b"unpack", b"sync",
 )  # fmt: skip
+ROOTED = (b"write", b"mkdir", b"remove", b"remove_dir", b"symlink", b"unpack")
 
 
 def _fs_makes_sense(found: Mapping[bytes, Value]) -> bool:
@@ -240,7 +242,11 @@ def _fs_makes_sense(found: Mapping[bytes, Value]) -> bool:
         b"chmod": isinstance(mode, int) and mode >= 0,
         b"chown": text(b"owner") != b"",
     }
-    return op not in FS_OPS or (text(b"path")[:1] == b"/" and needs.get(op, True))
+    if (root := text(b"root")) != b"":
+        may_have = root[:1] == b"/" and op in ROOTED
+    else:
+        may_have = not found.get(b"replace") and not found.get(b"append")
+    return op not in FS_OPS or (text(b"path")[:1] == b"/" and may_have and needs.get(op, True))
 
 
 def _names_a_root(found: Mapping[bytes, Value]) -> bool:

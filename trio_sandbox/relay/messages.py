@@ -16,6 +16,7 @@ from trio_sandbox.relay.frames import FrameType
 
 MAX_MESSAGE = 1 << 20
 """Bytes of a control message that goes in several frames (EXEC, FS, EMIT)."""
+SIGTERM = 15
 
 
 @attrs.frozen
@@ -64,6 +65,8 @@ class BootFailed:
 @attrs.frozen
 class Shutdown:
     grace_ms: int
+    signal: int = SIGTERM
+    """What the programs get."""
 
 
 @attrs.frozen
@@ -99,6 +102,8 @@ class Exec:
     """For the relay: the session survives its client once it was detached from."""
     window: int = WINDOW
     stdin_window: int = WINDOW
+    make_cwd: bool = False
+    """A `cwd` that is missing is made, as root's."""
 
 
 @attrs.frozen
@@ -117,6 +122,10 @@ class Fs:
     fsync: bool = False
     follow: bool = True
     recursive: bool = False
+    root: bytes = b""
+    """A folder within which `path` stays, whatever links there are."""
+    replace: bool = False
+    append: bool = False
     deadline_ms: int = 0
     window: int = WINDOW
     stdin_window: int = WINDOW
