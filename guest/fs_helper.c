@@ -58,7 +58,8 @@ static bool become(const struct agent *agent, const struct fs_request *request)
 static void ignore_signals(void)
 {
     for (int number = 1; number < NSIG; number++)
-        signal(number, SIG_IGN);
+        if (number != SIGTERM) // which may wait already: to ignore it for a moment would be to lose it
+            signal(number, SIG_IGN);
 }
 
 _Noreturn void fs_help(const struct agent *agent, void *context)

@@ -37,8 +37,12 @@ static int open_made(int root, char *path)
         char *end = name + strcspn(name, "/"), cut = *end;
         *end = '\0';
         int next = open_folder_in(root, path);
-        if (next < 0 && errno == ENOENT && mkdirat(folder, name, NEW_FOLDER) == 0)
-            next = open_folder_in(root, path);
+        if (next < 0 && errno == ENOENT) {
+            if (mkdirat(folder, name, NEW_FOLDER) == 0)
+                next = open_folder_in(root, path);
+            else if (errno == EEXIST) // a link that leads nowhere
+                errno = ENOENT;
+        }
         close_keeping_errno(folder);
         folder = next;
         *end = cut;

@@ -3,7 +3,8 @@
 The layers, each importing only those above it in this list:
 
     errors, home, files, locks       what goes wrong; where things are; files and locks that leave nothing behind
-    convert, image_source            plain data to classes; what a root file system is made of
+    convert, image_source, patch     plain data to classes; what a root file system is made of; changes to it
+    scripts                          programs that a sandbox brings along
     config, lifecycle                what is asked for; what may follow what
     service, exclusive, tools        tasks that end in order; one maker at a time; system programs
     relay                            frames, credit, sessions (sans-IO); the agent stream, and its clients, on Trio
@@ -14,6 +15,7 @@ The layers, each importing only those above it in this list:
     image                            OCI images to root file systems
     client                           the handles, and what they do in the guest; anyio only
     machine                          machines that are ready: cloned from a warm template, or booted
+    preparation                      patches and scripts, put into a machine that is ready
     life, metrics, runtime           a machine from ready to over; what it uses; what is asked of it
     sandbox                          `serve_sandbox`: all of it, as one function; `open_sandbox`
     process                          sandboxes in a process of their own
@@ -78,6 +80,7 @@ if TYPE_CHECKING:
     from trio_sandbox.errors import InvalidImageError as InvalidImageError
     from trio_sandbox.errors import LocalProtocolError as LocalProtocolError
     from trio_sandbox.errors import MissedLogsError as MissedLogsError
+    from trio_sandbox.errors import PatchFailedError as PatchFailedError
     from trio_sandbox.errors import PathNotFoundError as PathNotFoundError
     from trio_sandbox.errors import ProtocolError as ProtocolError
     from trio_sandbox.errors import RemoteProtocolError as RemoteProtocolError
@@ -101,6 +104,9 @@ if TYPE_CHECKING:
     from trio_sandbox.lifecycle import State as State
     from trio_sandbox.logs.entry import LogEntry as LogEntry
     from trio_sandbox.logs.entry import LogSource as LogSource
+    from trio_sandbox.patch import Patch as Patch
+    from trio_sandbox.patch import PatchConfig as PatchConfig
+    from trio_sandbox.patch import PatchKind as PatchKind
     from trio_sandbox.pull_event import PullEvent as PullEvent
     from trio_sandbox.relay.client_messages import SessionInfo as SessionInfo
     from trio_sandbox.sandbox import open_sandbox as open_sandbox
@@ -140,6 +146,7 @@ _HOMES = {
         "InvalidImageError",
         "LocalProtocolError",
         "MissedLogsError",
+        "PatchFailedError",
         "PathNotFoundError",
         "ProtocolError",
         "RemoteProtocolError",
@@ -159,6 +166,7 @@ _HOMES = {
     "trio_sandbox.image_source": ("DiskImageFormat", "Image", "ImageKind", "ImageSource"),
     "trio_sandbox.lifecycle": ("EndReason", "State"),
     "trio_sandbox.logs.entry": ("LogEntry", "LogSource"),
+    "trio_sandbox.patch": ("Patch", "PatchConfig", "PatchKind"),
     "trio_sandbox.pull_event": ("PullEvent",),
     "trio_sandbox.relay.client_messages": ("SessionInfo",),
     "trio_sandbox.sandbox": ("open_sandbox",),

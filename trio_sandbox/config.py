@@ -14,6 +14,8 @@ import attrs
 
 from trio_sandbox.errors import InvalidConfigError, UnsupportedError
 from trio_sandbox.image_source import ImageKind, ImageSource, path_text
+from trio_sandbox.patch import PatchConfig, patches_problems
+from trio_sandbox.scripts import scripts_problems
 
 NAME_LIMIT = 128
 """Bytes of a sandbox's name."""
@@ -56,14 +58,11 @@ class LogLevel(enum.StrEnum):
 PLANNED: dict[str, str] = {
     "snapshot": "boot from image= instead",
     "from_snapshot": "boot from image= instead",
-    "entrypoint": "name the whole command in exec()",
     "init": "the sandbox's own agent is PID 1",
     "replace": "end the old sandbox first",
     "replace_with_timeout": "end the old sandbox first",
-    "scripts": "pass the script to shell()",
     "registry_auth": "use a local image, a layout folder or an archive",
     "volumes": "send data through stdin",
-    "patches": "change files with shell()",
     "ports": "sandboxes have no network yet",
     "network": "sandboxes have no network yet",
     "secrets": "sandboxes have no network yet",
@@ -88,6 +87,11 @@ class WebSocketAddress:
 def _copied(value: Any) -> Any:
     """The caller's mapping may change later; what is none is for the checks to name."""
     return dict(value) if isinstance(value, Mapping) else value
+
+
+def _tuple(value: Any) -> Any:
+    """A list as what cannot change later; what is none is for the checks to name."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _path_text(value: Any) -> Any:
@@ -119,7 +123,10 @@ class SandboxConfig:
     shell: str = "/bin/sh"
     hostname: str | None = None
     user: str | None = None
+    entrypoint: Sequence[str] | None = attrs.field(default=None, converter=_tuple)
     env: Mapping[str, str] = attrs.field(factory=dict, converter=_copied)
+    scripts: Mapping[str, str] = attrs.field(factory=dict, converter=_copied)
+    patches: Sequence[PatchConfig] = attrs.field(default=(), converter=_tuple)
     pull_policy: PullPolicy = attrs.field(default=PullPolicy.IF_MISSING, converter=_policy)
     boot_timeout: float = 60.0
     warm: bool = True
@@ -168,6 +175,7 @@ class SandboxConfig:
         changes["image"] = source if isinstance(self.image, ImageSource) else source.reference
         if self.listen is not None:
             changes["listen"] = os.path.join(folder, self.listen)
+        changes["patches"] = tuple(patch.in_folder(folder) for patch in self.patches)
         return attrs.evolve(self, **changes)
 
     def to_json(self) -> str:
@@ -177,6 +185,8 @@ class SandboxConfig:
             plain["websocket"] = {"host": self.websocket.host, "port": self.websocket.port}
         if isinstance(self.image, ImageSource):
             plain["image"] = self.image.to_plain()
+        if self.patches:
+            plain["patches"] = [patch.to_plain() for patch in self.patches]
         return json.dumps(plain, sort_keys=True)
 
     @classmethod
@@ -188,6 +198,8 @@ class SandboxConfig:
                 plain["websocket"] = WebSocketAddress(**address)
             if isinstance(plain.get("image"), dict):
                 plain["image"] = ImageSource.from_plain(plain["image"])
+            if (patches := plain.get("patches")) is not None:
+                plain["patches"] = [PatchConfig.from_plain(patch) for patch in patches]
             name = plain.pop("name")
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise InvalidConfigError([f"not the JSON of a configuration: {error}"]) from error
@@ -217,8 +229,13 @@ class SandboxConfig:
 def _option_problems(options: Mapping[str, Any]) -> list[str]:
     """What is wrong with the options that are given; None is "not given"."""
     checked = ((key, check(options[key])) for key, check in CHECKS.items() if options.get(key) is not None)
-    found = [f"{key}: {problem}" for key, problem in checked if problem]
-    return [*(f"image: {problem}" for problem in _image_problems(options.get("image"))), *found]
+    found = [f"image: {problem}" for problem in _image_problems(options.get("image"))]
+    if not found and options.get("patches") and ImageSource.of(options["image"]).kind is ImageKind.DISK:
+        found.append("patches: a disk image is taken as it is; change its files with `fs` when the sandbox runs")
+    found += [f"{key}: {problem}" for key, problem in checked if problem]
+    for key, problems in (("patches", patches_problems), ("scripts", scripts_problems)):
+        found += problems(options[key]) if options.get(key) is not None else []
+    return found
 
 
 def _name_problems(name: object) -> list[str]:
@@ -257,6 +274,14 @@ def _image_problems(value: object) -> list[str]:
     if not isinstance(value, (str, os.PathLike, ImageSource)):
         return [f"must be str, os.PathLike or ImageSource, not {type(value).__name__}"]
     return ImageSource.of(value).problems()
+
+
+def _words(value: object) -> str | None:
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        return f"must be a list of str, not {type(value).__name__}"
+    if not all(isinstance(word, str) and "\0" not in word for word in value):
+        return "must be a list of str without NUL"
+    return None
 
 
 def _hostname(value: object) -> str | None:
@@ -333,6 +358,7 @@ CHECKS = {
     "shell": _absolute,
     "hostname": _hostname,
     "user": lambda value: _text(value, 256),
+    "entrypoint": _words,
     "env": env_problem,
     "pull_policy": lambda value: _one_of(value, PullPolicy),
     "boot_timeout": _seconds,

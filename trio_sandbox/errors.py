@@ -11,6 +11,7 @@
     │   └── SandboxPausedError
     ├── SandboxStillRunningError
     ├── BootError                     the machine did not come up
+    ├── PatchFailedError              one of `patches=` could not be applied
     ├── SandboxCrashedError           the machine went away without being asked to
     ├── ExecFailedError               the command never started
     ├── ExecTimeoutError              the command was killed at its `timeout=`
@@ -135,15 +136,31 @@ class BootError(SandboxError):
     """The machine did not reach the ready state, and nothing of it is left.
 
     `stage` is where it stopped: "spawn" (the VMM itself), "kernel" (no sign of the agent in time),
-    "agent" (it answered wrongly or vanished), or the agent's own stage ("modules", "mount", …). `console_tail` is what
-    the guest printed
-    last: evidence for people, written by the guest.
+    "agent" (it answered wrongly or vanished), the agent's own stage ("modules", "mount", …), or "scripts" (those that
+    the sandbox brings could not be put in place). `console_tail` is what the guest printed last: evidence for people,
+    written by the guest.
     """
 
     def __init__(self, stage: str, message: str, console_tail: str = "") -> None:
         self.stage = stage
         self.console_tail = console_tail
         super().__init__(with_console(f"the sandbox did not boot ({stage}): {message}", console_tail))
+
+
+class PatchFailedError(SandboxError):
+    """One of `patches=` could not be applied, and nothing of the sandbox is left.
+
+    `index`: which one, from 0; `kind`: what it was to do ("text", …); `path`: of the guest, or of a source on the host
+    that vanished or changed; `reason`: a sentence; `errno`: the guest's or the host's, 0 where there is none.
+    """
+
+    def __init__(self, index: int, kind: str, path: str, reason: str, errno: int = 0) -> None:
+        self.index = index
+        self.kind = kind
+        self.path = path
+        self.reason = reason
+        self.errno = errno
+        super().__init__(f"patches[{index}] ({kind}) failed: {path!r}: {reason}")
 
 
 class SandboxCrashedError(SandboxError):

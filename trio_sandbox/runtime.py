@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from trio_sandbox.config import AGENT_PATH, DEFAULT_PATH, SandboxConfig
+from trio_sandbox.config import SandboxConfig
 from trio_sandbox.errors import (
     RemoteProtocolError,
     SandboxCrashedError,
@@ -26,9 +26,11 @@ from trio_sandbox.errors import (
 from trio_sandbox.image.rootfs import ImageConfig
 from trio_sandbox.life import Life
 from trio_sandbox.lifecycle import CRASHES, End, EndReason, Lifecycle, State, end_of_machine
+from trio_sandbox.listening import listeners_of
 from trio_sandbox.logs.places import found_logs, logs_of
 from trio_sandbox.logs.recorder import Recorder
 from trio_sandbox.metrics import Meter
+from trio_sandbox.program_defaults import ProgramDefaults
 from trio_sandbox.relay.client_messages import (
     Answer,
     Ended,
@@ -40,11 +42,8 @@ from trio_sandbox.relay.client_messages import (
 from trio_sandbox.relay.events import Opener
 from trio_sandbox.relay.frames import PROTOCOL_VERSION
 from trio_sandbox.relay.link import AgentLink, LinkLost, Session
-from trio_sandbox.relay.messages import (
-    Shutdown,
-)
-from trio_sandbox.relay.relay import Listener, Relay
-from trio_sandbox.relay.unix_listener import UnixListener
+from trio_sandbox.relay.messages import Shutdown
+from trio_sandbox.relay.relay import Relay
 from trio_sandbox.state.owner import boot_id
 from trio_sandbox.state.record import Record
 from trio_sandbox.vm.qmp import QmpClosed, QmpError
@@ -63,7 +62,7 @@ class Runtime:
     socket: Path | None = None
     """Where its own process listens, beside what `config` asks for."""
     lifecycle: Lifecycle = attrs.Factory(Lifecycle)
-    image: ImageConfig | None = None
+    image: ImageConfig = attrs.Factory(ImageConfig)
     machine: RunningMachine | None = None
     link: AgentLink | None = None
     timings: dict[str, float] = attrs.Factory(dict)
@@ -80,7 +79,7 @@ class Runtime:
     ended: trio.Event = attrs.Factory(trio.Event)
 
     def __attrs_post_init__(self) -> None:
-        self.relay = Relay(self, _listeners(self.config, self.socket))
+        self.relay = Relay(self, listeners_of(self.config, self.socket))
 
     # -- what the handle calls (`client.transport.SandboxControl`)
 
@@ -117,22 +116,25 @@ class Runtime:
         return found_logs(self.record.folder, self.name)
 
     @property
-    def base_env(self) -> dict[str, str]:
-        """The environment of every program: a PATH, the image's variables, then the sandbox's.
+    def defaults(self) -> ProgramDefaults:
+        """What programs get where their caller says nothing."""
+        return ProgramDefaults.of(self.config, self.image)
 
-        PATH ends with the agent's own programs, whoever gave it.
-        """
-        image = self.image.env if self.image else ()
-        env = {"PATH": DEFAULT_PATH, **dict(word.split("=", 1) for word in image if "=" in word), **self.config.env}
-        return {**env, "PATH": f"{env['PATH']}:{AGENT_PATH}"}
+    @property
+    def base_env(self) -> dict[str, str]:
+        return self.defaults.env
 
     @property
     def default_workdir(self) -> str:
-        return self.config.workdir or (self.image and self.image.working_dir) or "/"
+        return self.defaults.workdir
 
     @property
     def default_user(self) -> str:
-        return self.config.user or (self.image and self.image.user) or ""
+        return self.defaults.user
+
+    @property
+    def default_words(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return self.defaults.entrypoint, self.defaults.cmd
 
     def check_open(self) -> None:
         """Raise SandboxPausedError, SandboxDrainingError, SandboxNotRunningError or SandboxCrashedError where no
@@ -293,7 +295,7 @@ class Runtime:
             return
         with trio.move_on_after(life.stop_timeout) as grace:
             if life.link.accepting:  # else the guest powers off already, by itself
-                life.link.send(Shutdown(int(life.stop_timeout * 500)))
+                life.link.send(Shutdown(int(life.stop_timeout * 500), self.defaults.stop_signal))
             await life.machine.exited.wait()
         if grace.cancelled_caught and life.asked not in FORCED:
             life.machine.grace = POWER_OFF_TIMEOUT
@@ -338,15 +340,18 @@ class Runtime:
 
     def welcome(self, slot: int, limit: int, used: int) -> Welcome:
         """What a new client is told."""
+        defaults = self.defaults
         return Welcome(
             version=PROTOCOL_VERSION,
             name=self.config.name,
             slot=slot,
             limit=limit,
             used=used,
-            env=self.base_env,
-            workdir=self.default_workdir,
-            user=self.default_user,
+            env=defaults.env,
+            workdir=defaults.workdir,
+            user=defaults.user,
+            entrypoint=defaults.entrypoint,
+            cmd=defaults.cmd,
             shell=self.config.shell,
             host=boot_id(),
             logs=os.fspath(logs_of(self.record.folder)) if self.record is not None else "",
@@ -394,15 +399,3 @@ class Runtime:
         if self.end is None:
             return Ended(self.lifecycle.state, "", 0, "")
         return Ended(self.lifecycle.state, self.end.reason, self.end.exit_code, self.end.console_tail)
-
-
-def _listeners(config: SandboxConfig, socket: Path | None) -> tuple[Listener, ...]:
-    listeners: list[Listener] = [] if socket is None else [UnixListener(socket)]
-    if config.listen is not None:
-        listeners.append(UnixListener(Path(os.path.abspath(config.listen))))
-    if (asked := config.websocket) is not None:
-        from trio_sandbox.relay.websocket_listener import WebSocketListener  # 60 ms that only its users pay
-
-        given = {} if asked.token is None else {"token": asked.token}
-        listeners.append(WebSocketListener(asked.host, asked.port, **given))
-    return tuple(listeners)

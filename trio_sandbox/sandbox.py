@@ -34,13 +34,17 @@ from trio_sandbox.lifecycle import End, State
 from trio_sandbox.logs.recorder import recorded_logs
 from trio_sandbox.machine import DISK, MachinePlan, closing_descriptor, serve_machine
 from trio_sandbox.names import reserved_name
+from trio_sandbox.patch_sources import require_sources
+from trio_sandbox.preparation import prepare_guest
 from trio_sandbox.pull_event import OnPull, ignore
+from trio_sandbox.relay.link import AgentLink
 from trio_sandbox.runtime import Runtime
 from trio_sandbox.service import service
 from trio_sandbox.state.places import disk_of, is_live
 from trio_sandbox.state.record import Record, recorded
 from trio_sandbox.state.rows import Tenure
 from trio_sandbox.vm.command import Backing, Disk, Port
+from trio_sandbox.vm.running import RunningMachine
 
 log = logging.getLogger("trio_sandbox.sandbox")
 
@@ -65,9 +69,12 @@ async def serve_sandbox(
     what happens to the image. is_kept: whether a new sandbox stays after its end; False while nobody has taken it over.
 
     Raises, before it is ready: SandboxAlreadyExistsError, SandboxNotFoundError, SandboxStillRunningError,
-    HostNotReadyError, ImageError, StorageError, BootError; afterwards: SandboxCrashedError, RemoteProtocolError.
+    HostNotReadyError, ImageError, StorageError, BootError, PatchFailedError, and InvalidConfigError for a patch whose
+    source is not there; afterwards: SandboxCrashedError, RemoteProtocolError.
     Cancellation: the machine is killed; of an ephemeral sandbox nothing is left when the cancellation goes on.
     """
+    if tenure is not Tenure.KNOWN:
+        await trio.to_thread.run_sync(require_sources, config.patches)
     runtime = Runtime(config, socket)
     async with (
         claimed(runtime, home, tenure, detached=detached, is_kept=is_kept),
@@ -76,6 +83,7 @@ async def serve_sandbox(
         return await run_machine(
             runtime,
             partial(serve_machine, plan),
+            partial(prepare_guest, config, tenure),
             chain_id=plan.rootfs.chain_id if plan.rootfs else "",
             task_status=task_status,
         )
@@ -139,6 +147,7 @@ def _root_disk(layers: Sequence[DiskLayer]) -> Disk:
 async def run_machine(
     runtime: Runtime,
     serve: Callable[..., Awaitable[object]],
+    prepare: Callable[[RunningMachine, AgentLink], Awaitable[None]],
     *,
     chain_id: str = "",
     task_status: trio.TaskStatus[Runtime] = trio.TASK_STATUS_IGNORED,
@@ -146,11 +155,13 @@ async def run_machine(
     """Make the machine, live with it to its end, and return how it ended: what is the same for any kind of machine.
 
     serve: the service that owns it, `serve_machine` or one like it: it reports `started((machine, link))`, a
-    RunningMachine and the AgentLink to its agent, when programs can run. Else as `serve_sandbox`.
+    RunningMachine and the AgentLink to its agent, when programs can run. prepare: what is done to the machine before
+    anybody may use it. Else as `serve_sandbox`.
     """
     async with service(runtime.relay.serve, name="relay"):
         try:
             async with service(serve, name="machine") as (machine, link):
+                await prepare(machine, link)
                 life = runtime.begin(machine, link)
                 if runtime.record is not None:
                     await runtime.record.ready(chain_id, next(iter(runtime.addresses), ""))
@@ -224,16 +235,19 @@ async def open_sandbox(
     listen: path of a Unix socket on which other processes of this user may connect. websocket: a WebSocketAddress on
     which clients that bring its token may. idle_timeout: seconds without open programs and file operations after which
     it drains and stops. max_duration: seconds of life after which it does. labels: for `Sandbox.list`.
+    entrypoint: what `exec_default` runs, in the place of the image's ENTRYPOINT and CMD. patches: changes to its files,
+    from `Patch`, applied in order before anybody can use it. scripts: programs by name, in /.msb/scripts and on PATH;
+    a body without a first line `#!…` is for the shell.
     quiet_logs: do not log what programs print. log_level: of the logger "trio_sandbox", what goes to runtime.log: a
     LogLevel (all that the program lets through). home: the data folder (`Home.default()`). keep: at the end of the
     block the sandbox is stopped, with its data written, and stays, for `Sandbox.start` (False: it is killed and
     removed; one whose root is a disk image is stopped first, since the file is the user's).
 
     Entering raises InvalidConfigError (all problems at once), UnsupportedError for a documented option that is not
-    built yet, SandboxAlreadyExistsError, HostNotReadyError, ImageError, StorageError or BootError; nothing is left
-    then. When the machine crashes, the block is cancelled and SandboxCrashedError leaves it. A lone failure leaves
-    bare; a failure of the block and one of the sandbox together leave as an ExceptionGroup. Leaving the block, in
-    whatever way, ends the machine before it returns; a cancellation from outside kills it, also with `keep`.
+    built yet, SandboxAlreadyExistsError, HostNotReadyError, ImageError, StorageError, BootError or PatchFailedError;
+    nothing is left then. When the machine crashes, the block is cancelled and SandboxCrashedError leaves it. A lone
+    failure leaves bare; a failure of the block and one of the sandbox together leave as an ExceptionGroup. Leaving the
+    block, in whatever way, ends the machine before it returns; a cancellation from outside kills it, also with `keep`.
     """
     config = SandboxConfig.from_options(name, options)
     has_lasting_disk = keep or config.has_disk_root

@@ -175,6 +175,7 @@ class ScriptedControl:
         self.timings: Mapping[str, float] = {}
         self.base_env = {"PATH": "/bin", **(env or {})}
         self.default_workdir = "/"
+        self.default_words: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         self.default_user = ""
         self.requests: list[Any] = []
 

@@ -14,7 +14,15 @@ from trio_sandbox.client.deadlines import deadline_ms
 from trio_sandbox.client.detach_keys import parse_detach_keys
 from trio_sandbox.client.events import DEFAULT_BUFFER, EventStream, Overflow, emit, subscribe_request
 from trio_sandbox.client.fs import SandboxFs
-from trio_sandbox.client.options import DEFAULT_SIZE, DEFAULT_TERM, ExecOptions, Stdin, check_session_id, exec_request
+from trio_sandbox.client.options import (
+    DEFAULT_SIZE,
+    DEFAULT_TERM,
+    ExecOptions,
+    Stdin,
+    check_session_id,
+    default_command,
+    exec_request,
+)
 from trio_sandbox.client.outcome import ExecOutput
 from trio_sandbox.client.program import ExecHandle, Leave
 from trio_sandbox.client.rlimits import Rlimit
@@ -130,6 +138,27 @@ class GuestCalls:
             tty=options.tty,
             leave=leave,
         )
+
+    def default_command(self, args: Sequence[str] | None = None) -> list[str]:
+        """The command and arguments that `exec_default` runs. Raises as it does, before anything is sent."""
+        cmd, rest = default_command(*self._control.default_words, args)
+        return [cmd, *rest]
+
+    async def exec_default(self, args: Sequence[str] | None = None, **options: Any) -> ExecOutput:
+        """Run what the image is made for to its end: its ENTRYPOINT, followed by `args`, or by its CMD when they are
+        None. The sandbox's `entrypoint=` takes the place of both.
+
+        options: as for `exec`. Raises as `exec` does, and ExecFailedError (`bad_args`) when there is nothing to run.
+        """
+        cmd, *rest = self.default_command(args)
+        return await self.exec(cmd, rest, **options)
+
+    async def exec_default_stream(self, args: Sequence[str] | None = None, **options: Any) -> ExecHandle:
+        """Start what the image is made for and return its handle. args as for `exec_default`, options as for
+        `exec_stream`.
+        """
+        cmd, *rest = self.default_command(args)
+        return await self.exec_stream(cmd, rest, **options)
 
     async def shell(
         self,

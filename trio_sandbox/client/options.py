@@ -12,9 +12,23 @@ import attrs
 
 from trio_sandbox.client.rlimits import NUMBERS, Rlimit
 from trio_sandbox.config import env_problem
+from trio_sandbox.errors import ExecFailedError
 from trio_sandbox.relay.messages import (
     Exec,
 )
+
+
+def default_command(
+    entrypoint: Sequence[str], cmd: Sequence[str], args: Sequence[str] | None
+) -> tuple[str, tuple[str, ...]]:
+    """What to run where no command is named: the entry point with `args`, or with `cmd` when they are None.
+
+    Raises TypeError and ValueError for wrong arguments, ExecFailedError when there is nothing to run.
+    """
+    words = (*entrypoint, *(cmd if args is None else _args(args)))
+    if not words or not words[0]:
+        raise ExecFailedError("bad_args", 0, "the image names no command to run; name one")
+    return words[0], words[1:]
 
 
 class StdinMode(enum.StrEnum):
@@ -205,6 +219,7 @@ def exec_request(
         argv=tuple(os.fsencode(word) for word in (cmd, *options.args)),
         env=tuple(os.fsencode(f"{name}={value}") for name, value in env.items()),
         cwd=options.cwd or workdir,
+        make_cwd=options.cwd is None,
         user=options.user or user,
         stdin=options.stdin.mode is not StdinMode.NULL,
         rlimits=tuple((NUMBERS[limit.resource], limit.soft, limit.hard) for limit in options.rlimits),

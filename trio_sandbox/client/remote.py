@@ -111,6 +111,10 @@ class RemoteControl:
     def default_user(self) -> str:
         return self.welcome.user
 
+    @property
+    def default_words(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return self.welcome.entrypoint, self.welcome.cmd
+
     def find_logs(self) -> Path:
         """Where the sandbox has said that its logs are, if that is on this machine. Raises UnsupportedError."""
         if self.welcome.host != boot_id():

@@ -26,6 +26,7 @@ from trio_sandbox.home import Home
 from trio_sandbox.lifecycle import End
 from trio_sandbox.logs.entry import LogEntry
 from trio_sandbox.logs.query import Query
+from trio_sandbox.patch_sources import require_sources
 from trio_sandbox.relay.client_messages import (
     SessionInfo,
 )
@@ -72,7 +73,7 @@ class Sandbox(GuestCalls):
         0 to kill it at once. home: the data folder (`Home.default()`).
 
         Raises InvalidConfigError (all problems at once), UnsupportedError, SandboxAlreadyExistsError,
-        HostNotReadyError, ImageError, StorageError, BootError. Cancellation: nothing is left.
+        HostNotReadyError, ImageError, StorageError, BootError, PatchFailedError. Cancellation: nothing is left.
         """
         creating = _Creating.checked(name, options, detached, replace, replace_with_timeout, home)
         return Sandbox(await creating.run())
@@ -366,11 +367,13 @@ class _Creating:
 
     async def run(self) -> RemoteControl:
         """Make it."""
+        await in_thread(require_sources, self.config.patches)
         await self._make_room()
         return await make_sandbox(self.config, self.home, Tenure.NEW, detached=self.detached)
 
     async def begin(self) -> Creation:
         """Begin to make it."""
+        await in_thread(require_sources, self.config.patches)
         await self._make_room()
         return await Creation.begin(self.config, self.home, Tenure.NEW, detached=self.detached)
 

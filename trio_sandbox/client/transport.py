@@ -70,6 +70,10 @@ class SandboxControl(Protocol):
     def default_workdir(self) -> str: ...
     @property
     def default_user(self) -> str: ...
+    @property
+    def default_words(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The entry point, and the command that follows it where no other words do."""
+
     def find_logs(self) -> Path:
         """The folder of the sandbox's logs. Raises UnsupportedError where that is out of reach, SandboxNotFoundError.
         Looks at the disk.

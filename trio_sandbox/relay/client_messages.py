@@ -36,6 +36,9 @@ class Welcome:
     """The boot id of the sandbox's host: a client that has the same one is on the same machine."""
     logs: str = ""
     """Where the sandbox's logs are on that machine; "" for clients from elsewhere."""
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    """What runs where no command is named: the entry point with these words, or with others."""
 
 
 @attrs.frozen

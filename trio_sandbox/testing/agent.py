@@ -156,8 +156,8 @@ class SimulatedAgent:
                     self.send(Ready({}))
             case Clock(time_ns):
                 self.guest.set_clock(time_ns)
-            case Shutdown(grace_ms) if not self.guest.ignores_shutdown:
-                self._stop(grace_ms / 1000)
+            case Shutdown(grace_ms, number) if not self.guest.ignores_shutdown:
+                self._stop(grace_ms / 1000, number)
             case None if event.type is FrameType.CLIENT_GONE:
                 for session in list(self.sessions.values()):
                     if session.slot == event.slot:
@@ -221,16 +221,16 @@ class SimulatedAgent:
 
     # -- the end
 
-    def _stop(self, grace: float) -> None:
+    def _stop(self, grace: float, number: int = signal.SIGTERM) -> None:
         """End the programs, flush, power off. A second request can only make it sooner."""
         if self._stop_by is not None:
             self._stop_by.deadline = min(self._stop_by.deadline, trio.current_time() + grace)
             return
         self._stop_by = trio.CancelScope(deadline=trio.current_time() + grace)
-        self._nursery.start_soon(self._shut_down, self._stop_by)
+        self._nursery.start_soon(self._shut_down, self._stop_by, number)
 
-    async def _shut_down(self, grace: trio.CancelScope) -> None:
-        self.processes.signal_all(signal.SIGTERM)
+    async def _shut_down(self, grace: trio.CancelScope, number: int) -> None:
+        self.processes.signal_all(number)
         for session in list(self.sessions.values()):
             if isinstance(session, FsSession):
                 session.kill(Killed.BY_REQUEST)

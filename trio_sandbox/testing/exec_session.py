@@ -20,6 +20,7 @@ from trio_sandbox.relay.messages import (
     Started,
     StdinClosed,
 )
+from trio_sandbox.scripts import FOLDER as SCRIPTS
 from trio_sandbox.testing.files import FileError
 from trio_sandbox.testing.pipes import Pipe
 from trio_sandbox.testing.processes import Process
@@ -104,11 +105,13 @@ class ExecSession(AgentSession):
         if any(n == NOFILE and hard > NOFILE_MAX for n, _, hard in request.rlimits):
             raise ExecFailure("resource_limit", errno.EPERM)
         uid, gid, _ = self._user()
+        if request.make_cwd and not guest.files.exists(request.cwd):
+            guest.files.make_folder(request.cwd)
         try:
             guest.files.require_folder(request.cwd, uid, gid)
         except FileError as error:
             raise ExecFailure("bad_cwd", error.errno) from None
-        name = os.fsdecode(request.argv[0])
+        name = self._script() or os.fsdecode(request.argv[0])
         folder, base = posixpath.split(name)
         if (main := guest.programs.get(base if folder in guest.program_folders else name)) is not None:
             return main
@@ -120,7 +123,17 @@ class ExecSession(AgentSession):
             raise ExecFailure(
                 "permission_denied" if error.errno == errno.EACCES else "not_found", error.errno
             ) from None
+        content = guest.files.read(posixpath.join(request.cwd, name))
+        if content.startswith(b"#!"):
+            return guest.script_main(content.decode())
         raise ExecFailure("not_executable", errno.ENOEXEC)
+
+    def _script(self) -> str | None:
+        """The path of the script of the sandbox that the request means by its name, if any: they come first on PATH."""
+        name = os.fsdecode(self._request.argv[0])
+        path = f"{SCRIPTS}/{name}"
+        on_path = any(word.startswith(f"PATH={SCRIPTS}:".encode()) for word in self._request.env)
+        return path if "/" not in name and on_path and self.agent.guest.files.exists(path) else None
 
     def _user(self) -> tuple[int, int, str]:
         try:

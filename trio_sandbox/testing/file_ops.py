@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 
+import attrs
+
 from trio_sandbox.client.fs_types import FOLDER, REGULAR, SYMLINK
 from trio_sandbox.relay.messages import (
     Done,
@@ -15,6 +17,36 @@ from trio_sandbox.testing.inodes import ENTER, READ, WRITE, FileError, Inode
 
 Users = Callable[[str], tuple[int | None, int | None]]
 """What `owner` names: a user and a group, None for what stays."""
+
+
+def within(user: UserFiles, request: Fs) -> Fs:
+    """A request with a `root`, as one without, and with the folders above its path; the request itself without one.
+
+    Nothing is mounted here, so the root is but the beginning of the path. Raises FileError.
+    """
+    if not request.root:
+        return request
+    request = attrs.evolve(request, path=request.root.rstrip(b"/") + request.path)
+    if request.op in ("write", "symlink", "unpack") and not request.append:
+        above = request.path.rstrip(b"/").rpartition(b"/")[0]
+        mkdir(user, Fs("mkdir", above or b"/", recursive=True))
+    return request
+
+
+def make_room(user: UserFiles, request: Fs) -> None:
+    """See that the path of a request with a `root` is free, or may be replaced. Raises FileError."""
+    folder, name, found = user.place(request.path, follow=False)
+    if found is not None and (not request.replace or found.is_folder):
+        raise FileError(errno.EISDIR if request.replace else errno.EEXIST, request.path)
+    folder.entries.pop(name, None)
+
+
+def append(user: UserFiles, request: Fs, content: bytes | bytearray) -> None:
+    """Add to a regular file that is there. Raises FileError."""
+    found = user.find(request.path)
+    if found.kind != REGULAR:
+        raise FileError(errno.EINVAL, request.path)
+    user.files.replace(found, found.content + content)
 
 
 def readable(user: UserFiles, path: bytes) -> Inode:
@@ -140,6 +172,8 @@ def rename(user: UserFiles, request: Fs) -> Done:
 
 
 def symlink(user: UserFiles, request: Fs) -> Done:
+    if request.root:
+        make_room(user, request)
     user.add(request.path, SYMLINK | 0o777, request.to)
     return Done()
 
@@ -205,6 +239,11 @@ def _copy(user: UserFiles, source: Inode, folder: Inode, name: bytes, request: F
     return count
 
 
+def sync(user: UserFiles, request: Fs) -> Done:
+    user.find(request.path)
+    return Done()
+
+
 OPERATIONS: dict[str, Callable[[UserFiles, Fs], Done]] = {
     "stat": stat,
     "readlink": readlink,
@@ -215,6 +254,7 @@ OPERATIONS: dict[str, Callable[[UserFiles, Fs], Done]] = {
     "symlink": symlink,
     "chmod": chmod,
     "copy": copy,
+    "sync": sync,
 }
 
-__all__ = ["OPERATIONS", "Users", "chown", "readable", "writable", "write"]
+__all__ = ["OPERATIONS", "Users", "append", "chown", "make_room", "readable", "within", "writable", "write"]

@@ -92,6 +92,7 @@ class FsSession(AgentSession):
 
     async def _work(self) -> Done:
         request, user = self._request, self._user
+        self._request = request = file_ops.within(user, request)
         match request.op:
             case "read":
                 return await self._read()
@@ -117,7 +118,21 @@ class FsSession(AgentSession):
         await self._out.write(piece)
         return Done(count=len(piece))
 
+    async def _write_within(self) -> Done:
+        """With a `root`: a new file of exactly that name, or more of one that is there."""
+        content = bytearray()
+        while piece := await self._piece():
+            content += piece
+        if self._request.append:
+            file_ops.append(self._user, self._request, content)
+        else:
+            file_ops.make_room(self._user, self._request)
+            file_ops.write(self._user, self._request, content)
+        return Done(count=len(content))
+
     async def _write(self) -> Done:
+        if self._request.root:
+            return await self._write_within()
         _, _, found = file_ops.writable(self._user, self._request)
         content = bytearray()
         if found is None and not self._request.atomic:
@@ -180,6 +195,8 @@ class FsSession(AgentSession):
     def _place(self, record: TreeRecord) -> Inode:
         path = self._request.path + (b"/" + record.name if record.name else b"")
         folder, name, found = self._user.place(path, follow=not record.name)
+        if found is not None and not record.name and self._request.root and not self._request.replace:
+            raise FileError(errno.EEXIST, path)
         if found is not None and record.kind == FOLDER and found.is_folder:
             return found
         if found is not None:

@@ -32,7 +32,7 @@ SHELLS = ("sh", "bash")
 class SimulatedGuest:
     """One guest, for one machine at a time.
 
-    programs: by name; they are in all folders of programs. scripts: what `sh -c TEXT` runs, by the exact text.
+    programs: by name; they are in all folders of programs. scripts: what `sh -c TEXT` and files of this text run.
     users: names with uid, gid and home. groups: names with gids. boot_time: seconds of Trio's time until the agent
     speaks. boot_failure: what it says instead of READY. ignores_shutdown: it does not stop when it is asked to.
     ignores_sigterm: nor does the VMM.
@@ -78,6 +78,15 @@ class SimulatedGuest:
             return main
 
         return add
+
+    def script_main(self, text: str) -> Main:
+        """What runs a file that begins with `#!`: `scripts` by its whole text, or by that without its first line."""
+        main = self.scripts.get(text) or self.scripts.get(text.partition("\n")[2])
+        return main or self._unknown_script
+
+    async def _unknown_script(self, program: Program) -> int:
+        await program.stderr.send(f"{program.argv[0]}: what is in this script is not simulated\n")
+        return 127
 
     async def _shell(self, program: Program) -> int | None:
         if len(program.argv) > 2 and program.argv[1] == "-c" and (main := self.scripts.get(program.argv[2])):

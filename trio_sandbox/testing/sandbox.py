@@ -12,6 +12,7 @@ import trio
 from trio_sandbox.client.sandbox import Sandbox
 from trio_sandbox.config import SandboxConfig
 from trio_sandbox.home import Home
+from trio_sandbox.preparation import prepare_guest
 from trio_sandbox.runtime import Runtime
 from trio_sandbox.sandbox import claimed, run_machine
 from trio_sandbox.service import service
@@ -47,7 +48,8 @@ async def _hosted(
         if home is not None:
             await stack.enter_async_context(claimed(runtime, home, Tenure.EPHEMERAL))
         serve = partial(serve_simulated_machine, guest, config, runtime.mark)
-        await run_machine(runtime, serve, task_status=task_status)
+        prepare = partial(prepare_guest, config, Tenure.EPHEMERAL)
+        await run_machine(runtime, serve, prepare, task_status=task_status)
     await trio.sleep_forever()
 
 
