@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trio_sandbox.cli.options import environment, label_option, labels, machine_options, program_options
+from trio_sandbox.cli.options import (
+    entrypoint_words,
+    environment,
+    image_options,
+    label_option,
+    labels,
+    machine_options,
+    program_options,
+    scripts,
+)
 
 if TYPE_CHECKING:
     from trio_sandbox.pull_event import PullEvent
@@ -24,6 +33,7 @@ CLEAR = "\r\x1b[K"
 )
 @machine_options
 @program_options
+@image_options
 @label_option
 @click.option("--hostname", default=None, help="Host name; the sandbox's name when not given.")
 @click.option("--shell", default=None, help="Path of the shell in the sandbox.  [default: /bin/sh]")
@@ -41,6 +51,7 @@ def create(
     cold: bool,
     env: Sequence[str],
     label: Sequence[str],
+    script: Sequence[str],
     rm: bool,
     replace: bool,
     quiet: bool,
@@ -59,6 +70,8 @@ def create(
         "memory": memory,
         "env": environment(env),
         "labels": labels(label),
+        "entrypoint": entrypoint_words(options["entrypoint"]),
+        "scripts": scripts(script),
         "ephemeral": rm,
         "warm": not cold,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -40,6 +41,26 @@ def program_options(function: F) -> F:
         click.option("-w", "--workdir", default=None, help="Working directory."),
         click.option(
             "-e", "--env", multiple=True, metavar="NAME=VALUE", help="Environment variable; NAME alone passes it on."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def image_options(function: F) -> F:
+    """What is done with an image: `entrypoint`, `script`."""
+    for option in (
+        click.option(
+            "--script",
+            multiple=True,
+            metavar="NAME=FILE",
+            help="Put the text of FILE on the sandbox's PATH as program NAME; may be repeated.",
+        ),
+        click.option(
+            "--entrypoint",
+            default=None,
+            metavar="PROGRAM",
+            help='What runs instead of the image\'s entry point and command; "" for nothing.',
         ),
     ):
         function = option(function)
@@ -91,6 +112,25 @@ def environment(words: Sequence[str]) -> dict[str, str]:
             found[key] = value
         elif key in os.environ:
             found[key] = os.environ[key]
+    return found
+
+
+def entrypoint_words(word: str | None) -> list[str] | None:
+    """`--entrypoint PROGRAM`."""
+    return None if word is None else [word] if word else []
+
+
+def scripts(words: Sequence[str]) -> dict[str, str]:
+    """`--script NAME=FILE`. Raises UsageError for a file that cannot be read as text."""
+    found = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        if not equals:
+            raise click.UsageError(f"--script {word}: must be NAME=FILE")
+        try:
+            found[name] = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise click.UsageError(f"--script {word}: {error}") from error
     return found
 
 

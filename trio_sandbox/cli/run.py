@@ -1,4 +1,6 @@
-"""`trio-sandbox run IMAGE -- CMD ARG…`: one command in a sandbox of its own, wired to this terminal's streams."""
+"""`trio-sandbox run IMAGE ARG…`: what an image is made for, or a command, in a sandbox of its own, wired to this
+terminal's streams.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,20 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 
-from trio_sandbox.cli.options import environment, label_option, labels, machine_options, program_options, timeout_option
+from trio_sandbox.cli.options import (
+    entrypoint_words,
+    environment,
+    image_options,
+    label_option,
+    labels,
+    machine_options,
+    program_options,
+    scripts,
+    timeout_option,
+)
 from trio_sandbox.cli.words import ProgramCommand
 
 if TYPE_CHECKING:
@@ -23,6 +36,7 @@ SHELL = "/bin/sh"
 @click.option("-t", "--tty", is_flag=True, help="Give the command a terminal, and bridge this one to it.")
 @machine_options
 @program_options
+@image_options
 @label_option
 @timeout_option
 @click.option("--rm", is_flag=True, help="Accepted and not needed: the sandbox always goes with its command.")
@@ -39,6 +53,8 @@ def run(
     env: Sequence[str],
     workdir: str | None,
     user: str | None,
+    entrypoint: str | None,
+    script: Sequence[str],
     label: Sequence[str],
     timeout: float | None,
     rm: bool,
@@ -48,12 +64,12 @@ def run(
 ) -> int:
     """Run COMMAND in a fresh sandbox of IMAGE and return its exit code.
 
-    Output is passed on as it comes and standard input is passed in. With -t it runs on a terminal; without COMMAND that
-    is a shell. 127: the command was not found; 126: it cannot be executed; 128+n: signal n ended it; 124: --timeout;
-    125: the sandbox itself failed. Ctrl-C ends the sandbox and leaves nothing behind.
+    The image's entry point, if it has one, runs with COMMAND as its arguments; without COMMAND the image's own command
+    takes its place. Output is passed on as it comes and standard input is passed in. With -t it runs on a terminal;
+    where neither COMMAND nor IMAGE says what, that is a shell. 127: the command was not found; 126: it cannot be
+    executed; 128+n: signal n ended it; 124: --timeout; 125: the sandbox itself failed. Ctrl-C ends the sandbox and
+    leaves nothing behind.
     """
-    if not command and not tty:
-        raise click.UsageError("missing argument 'COMMAND...'; -it without one opens a shell")
     from trio_sandbox.cli.programs import Program
     from trio_sandbox.cli.running import run_async
 
@@ -65,22 +81,32 @@ def run(
         "workdir": workdir,
         "user": user,
         "labels": labels(label),
+        "entrypoint": entrypoint_words(entrypoint),
+        "scripts": scripts(script),
         "warm": not cold,
     }
     # Nobody could come back to a program whose sandbox goes with it: no detach keys.
-    program = Program(command or (SHELL,), tty=tty, timeout=timeout, stdin=True, detach_keys="")
+    program = Program(command, tty=tty, timeout=timeout, stdin=True, detach_keys="")
     return run_async(run_to_end, name or f"run-{os.getpid()}", options, program, timings)
 
 
 async def run_to_end(name: str, options: Mapping[str, Any], program: Program, timings: bool) -> int:
     """The whole of `run`: returns the exit code."""
     from trio_sandbox.cli.programs import run_program
+    from trio_sandbox.cli.streams import status_of
+    from trio_sandbox.errors import ExecFailedError
     from trio_sandbox.sandbox import open_sandbox
 
     async with open_sandbox(name, **options) as sandbox:
         if timings:
             click.echo(timeline(sandbox.timings), err=True)
-        return await run_program(sandbox, program)
+        try:
+            command = sandbox.default_command(program.command or None)
+        except ExecFailedError as error:
+            if not program.tty:
+                return status_of(error)
+            command = [SHELL]
+        return await run_program(sandbox, attrs.evolve(program, command=command))
     raise AssertionError("the block of a sandbox swallows nothing")
 
 
