@@ -17,7 +17,7 @@ import attrs
 
 from trio_sandbox.image.blobs import Blob
 from trio_sandbox.image.limits import DEFAULT_LIMITS, Limits
-from trio_sandbox.image.merge import merge_layers
+from trio_sandbox.image.merge import Contradicted, merge_layers
 from trio_sandbox.image.oci import Layer, host_architecture
 from trio_sandbox.image.progress import Meter
 
@@ -191,17 +191,23 @@ def merge(
     folder: Path, layers: Sequence[bytes], *, compression: str = "none", limits: Limits = DEFAULT_LIMITS
 ) -> bytes:
     """The merged tar of plain layer tars."""
-    pairs = []
+    opened: list[Blob] = []
     try:
+        described = []
         for number, layer in enumerate(layers):
             stored = compress(layer, compression)
-            blob = blob_of(folder / f"layer-{number}", stored)
-            pairs.append((Layer(sha256(layer), sha256(stored), len(stored)), blob))
+            described.append(Layer(sha256(layer), sha256(stored), len(stored)))
+            opened.append(blob_of(folder / f"layer-{number}", stored))
+        blobs = dict(zip(described, opened, strict=True))
         sink = Collector()
-        merge_layers(pairs, sink, Meter(threaded=False), limits)
+        try:
+            merge_layers(described, blobs.__getitem__, sink, Meter(threaded=False), limits)
+        except Contradicted as found:
+            sink = Collector()
+            merge_layers(described, blobs.__getitem__, sink, Meter(threaded=False), limits, found.corrections)
         return bytes(sink.data)
     finally:
-        for _, blob in pairs:
+        for blob in opened:
             os.close(blob.descriptor)
 
 

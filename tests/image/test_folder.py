@@ -306,7 +306,7 @@ class Meddler(Meter):
     at: int = 1 << 20
     threaded: bool = False
 
-    def add(self, amount: int) -> None:
+    def add(self, amount: int, done: int | None = None) -> None:
         self.done += amount
         if self.done >= self.at:
             self.act()

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from tests.image.images import Item, contents, folder, hardlink, layer_tar, listing, merge, symlink
 from trio_sandbox.image.faults import ImageFault
 from trio_sandbox.image.layers import ChunkSource
-from trio_sandbox.image.tarformat import BLOCK, Entry, Kind, padding, read_entries, write_header
+from trio_sandbox.image.tarfields import BLOCK
+from trio_sandbox.image.tarformat import Entry, Kind, read_entries
+from trio_sandbox.image.tarwriter import padding, write_header
 
 EVERYTHING = layer_tar(
     [

@@ -20,6 +20,11 @@ class NoSuchImage(Exception):
     """The image is sound, but holds nothing for this tag or this machine."""
 
 
+def show(name: bytes) -> str:
+    """A hostile name for a message: short and printable."""
+    return ascii(name[:200].decode(errors="replace"))
+
+
 @contextmanager
 def blame(reference: str) -> Iterator[None]:
     """Raise InvalidImageError or ImageNotFoundError about `reference` for the private faults of the block."""

@@ -18,12 +18,14 @@ from pathlib import Path
 
 import attrs
 
-from trio_sandbox.image.faults import ImageFault
+from trio_sandbox.image.faults import ImageFault, show
 from trio_sandbox.image.limits import Limits
-from trio_sandbox.image.merge import ZEROS, Sink
+from trio_sandbox.image.merge import OVERLAY_XATTRS
 from trio_sandbox.image.progress import Meter
-from trio_sandbox.image.tarformat import BLOCK, END_OF_ARCHIVE, Kind, Xattrs, padding, write_header
-from trio_sandbox.image.tree import OVERLAY_XATTRS, show
+from trio_sandbox.image.sink import Sink, write_zeros
+from trio_sandbox.image.tarfields import BLOCK
+from trio_sandbox.image.tarformat import Kind, Xattrs
+from trio_sandbox.image.tarwriter import END_OF_ARCHIVE, padding, write_header
 
 FORMAT = 1
 """Of the digest and of what is packed. A change makes the cache pack anew."""
@@ -286,7 +288,7 @@ def _write_file(found: Found, descriptor: int, sink: Sink, walk: _Walk) -> None:
     size, at = found.status.st_size, 0
     while at < size:
         start, end = _next_data(descriptor, at, size)
-        _write_zeros(start - at, sink, walk.meter)
+        write_zeros(start - at, sink, walk.meter)
         for offset in range(start, end, READ_BYTES):
             wanted = min(READ_BYTES, end - offset)
             sink.write(_read(found, descriptor, wanted, offset))
@@ -318,11 +320,3 @@ def _next_data(descriptor: int, at: int, size: int) -> tuple[int, int]:
         if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
             return at, size
         raise
-
-
-def _write_zeros(amount: int, sink: Sink, meter: Meter) -> None:
-    while amount > 0:
-        step = min(amount, len(ZEROS))
-        sink.write(memoryview(ZEROS)[:step])
-        meter.add(step)
-        amount -= step

@@ -22,11 +22,11 @@ from trio_sandbox.home import Home
 from trio_sandbox.image.faults import ImageFault, blame
 from trio_sandbox.image.folder import FolderChanged, FolderFacts, look, open_folder, write_folder
 from trio_sandbox.image.limits import DEFAULT_LIMITS, Limits
-from trio_sandbox.image.merge import PipeSink
 from trio_sandbox.image.oci import ImageConfig
 from trio_sandbox.image.pinned import pinned_chain_ids
 from trio_sandbox.image.progress import Meter, Progress
 from trio_sandbox.image.rootfs import RootFilesystem, build_squashfs, is_sound, squashfs_path
+from trio_sandbox.image.sink import Sink
 from trio_sandbox.pull_event import OnPull, PullEvent, ignore
 
 KEPT = 4
@@ -111,12 +111,11 @@ async def _pack(
     on_pull(PullEvent("stitch_merging_trees", layer_count=1))
     meter = Meter(progress)
 
-    def write(sink: PipeSink) -> None:
+    def write(sink: Sink) -> None:
         meter.begin("reading the folder", None)
         write_folder(root, sink, limits, meter)
         if look(root, limits, meter).digest != facts.digest:
             raise FolderChanged
-        sink.flush()
 
     await build_squashfs(write, path)
     on_pull(PullEvent("stitch_complete"))

@@ -11,17 +11,18 @@ import hashlib
 import importlib
 import subprocess
 import threading
-import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import attrs
+from isal import igzip_lib
 
 from trio_sandbox.errors import HostNotReadyError
 from trio_sandbox.image.blobs import Blob
 from trio_sandbox.image.faults import ImageFault
 from trio_sandbox.image.progress import Meter
+from trio_sandbox.image.sink import Sink
 
 READ_BYTES = 256 << 10
 """Stored bytes read at once."""
@@ -34,25 +35,19 @@ _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 Chunks = Generator[bytes, None, None]
 
 
-class Hasher(Protocol):
-    """What `plain_chunks` needs of a hashlib object."""
-
-    def update(self, data: bytes, /) -> None: ...
-
-
 def compression_of(blob: Blob) -> str:
     """How a blob is compressed, by its first bytes: "gzip", "zstd" or "none"."""
     head = blob.read_at(0, 4)
     return "gzip" if head[:2] == _GZIP else "zstd" if head == _ZSTD else "none"
 
 
-def plain_chunks(blob: Blob, hasher: Hasher | None = None) -> Chunks:
-    """The uncompressed bytes of a blob. `hasher.update` sees the stored bytes as they are read.
+def plain_chunks(blob: Blob, see: Callable[[bytes], None] = lambda data: None) -> Chunks:
+    """The uncompressed bytes of a blob. `see` sees the stored bytes as they are read.
 
     Raises ImageFault for damaged compression, HostNotReadyError when zstd is needed and missing. Close it when it is
     left early.
     """
-    stored = _stored_chunks(blob, hasher)
+    stored = _stored_chunks(blob, see)
     match compression_of(blob):
         case "gzip":
             return _gunzip(stored, blob.name)
@@ -62,34 +57,33 @@ def plain_chunks(blob: Blob, hasher: Hasher | None = None) -> Chunks:
             return stored
 
 
-def _stored_chunks(blob: Blob, hasher: Hasher | None) -> Chunks:
+def _stored_chunks(blob: Blob, see: Callable[[bytes], None]) -> Chunks:
     for offset in range(0, blob.size, READ_BYTES):
         data = blob.read_at(offset, READ_BYTES)
-        if hasher is not None:
-            hasher.update(data)
+        see(data)
         yield data
 
 
+class _Decompressor(Protocol):
+    """Of one gzip member or one zstd frame."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def needs_input(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
 def _gunzip(stored: Chunks, name: str) -> Chunks:
-    inflater: Any = zlib.decompressobj(31)
-    padding = False
-    for data in stored:
-        while data:
-            if padding:  # between members, or after the last one, there may be zero bytes
-                data = data.lstrip(b"\0")
-                if not data:
-                    break
-                inflater, padding = zlib.decompressobj(31), False
-            try:
-                plain = inflater.decompress(data, CHUNK_BYTES)
-            except zlib.error as error:
-                raise ImageFault(f"{name} is damaged: {error}") from error
-            if plain:
-                yield plain
-            padding = inflater.eof
-            data = inflater.unused_data if padding else inflater.unconsumed_tail
-    if not padding:
-        raise ImageFault(f"{name} is cut off in the middle of its gzip data")
+    def member() -> _Decompressor:
+        return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+
+    return _unpack(stored, member, cast(type[Exception], igzip_lib.IsalError), name)
 
 
 def _unzstd(stored: Chunks, name: str) -> Chunks:
@@ -97,27 +91,32 @@ def _unzstd(stored: Chunks, name: str) -> Chunks:
         module = importlib.import_module("compression.zstd")
     except ImportError:
         return _unzstd_by_program(stored, name)
-    return _unzstd_by_module(module, stored, name)
+    return _unpack(stored, module.ZstdDecompressor, module.ZstdError, name)
 
 
-def _unzstd_by_module(module: Any, stored: Chunks, name: str) -> Chunks:
-    decompressor = module.ZstdDecompressor()
+def _unpack(stored: Chunks, start: Callable[[], _Decompressor], damage: type[Exception], name: str) -> Chunks:
+    """One part after the other, each with a decompressor of its own, and zero bytes between them or at the end."""
+    decompressor: _Decompressor | None = None
     for data in stored:
-        while data or not decompressor.needs_input:
-            if decompressor.eof:
-                data = decompressor.unused_data + data
+        while data or decompressor is not None:
+            if decompressor is None:
+                data = data.lstrip(b"\0")
                 if not data:
                     break
-                decompressor = module.ZstdDecompressor()
+                decompressor = start()
             try:
                 plain = decompressor.decompress(data, CHUNK_BYTES)
-            except module.ZstdError as error:
+            except damage as error:
                 raise ImageFault(f"{name} is damaged: {error}") from error
             data = b""
             if plain:
                 yield plain
-    if not decompressor.eof:
-        raise ImageFault(f"{name} is cut off in the middle of its zstd data")
+            if decompressor.eof:
+                data, decompressor = decompressor.unused_data, None
+            elif decompressor.needs_input:
+                break
+    if decompressor is not None:
+        raise ImageFault(f"{name} is cut off in the middle of its compressed data")
 
 
 def _unzstd_by_program(stored: Chunks, name: str) -> Chunks:
@@ -165,7 +164,7 @@ def _unzstd_by_program(stored: Chunks, name: str) -> Chunks:
 
 @attrs.define(eq=False)
 class ChunkSource:
-    """A `tarformat.Source` over chunks, for one pass from the start to the end."""
+    """A `tarfields.Source` over chunks, for one pass from the start to the end."""
 
     chunks: Iterator[bytes]
     position: int = 0
@@ -179,20 +178,31 @@ class ChunkSource:
             self._at = end
             self.position += amount
             return data
-        parts = []
-        while amount and self._fill():
-            part = self._chunk[self._at : self._at + amount]
-            self._at += len(part)
-            amount -= len(part)
-            self.position += len(part)
-            parts.append(part)
-        return b"".join(parts)
+        return b"".join(self._pieces(amount))
 
     def skip(self, amount: int) -> None:
-        for _ in self.pieces(amount):
+        end = self._at + amount
+        if end <= len(self._chunk):
+            self._at = end
+            self.position += amount
+            return
+        for _ in self._pieces(amount):
             pass
 
-    def pieces(self, amount: int) -> Iterator[memoryview]:
+    def copy(self, amount: int, sink: Sink) -> None:
+        """Write the next `amount` bytes to `sink`. Raises ImageFault when there are not so many."""
+        for piece in self._pieces(amount):
+            sink.write(piece)
+            amount -= len(piece)
+        if amount:
+            raise ImageFault(f"the tar archive is cut off at byte {self.position}")
+
+    def drain(self) -> None:
+        """Read to the end of the stream."""
+        while self._fill():
+            self.skip(len(self._chunk) - self._at)
+
+    def _pieces(self, amount: int) -> Iterator[memoryview]:
         """The next `amount` bytes, uncopied and in pieces; fewer at the end of the stream."""
         while amount and self._fill():
             piece = memoryview(self._chunk)[self._at : self._at + amount]
@@ -200,11 +210,6 @@ class ChunkSource:
             amount -= len(piece)
             self.position += len(piece)
             yield piece
-
-    def drain(self) -> None:
-        """Read to the end of the stream."""
-        while self._fill():
-            self.skip(len(self._chunk) - self._at)
 
     def _fill(self) -> bool:
         while self._at == len(self._chunk):
@@ -216,7 +221,8 @@ class ChunkSource:
 
 
 def checked_layer(blob: Blob, digest: str | None, diff_id: str, meter: Meter, limit: int) -> Chunks:
-    """The uncompressed bytes of a layer, verified when the last has been taken.
+    """The uncompressed bytes of a layer, verified when the last has been taken. The meter tells how far the blob is
+    read.
 
     digest: of the stored bytes, None where nobody stated one. limit: bytes that may come out.
     Raises ImageFault when a digest disagrees or the limit is reached.
@@ -224,14 +230,21 @@ def checked_layer(blob: Blob, digest: str | None, diff_id: str, meter: Meter, li
     # Plain tar is stored as it unpacks: one hash serves both digests.
     stored_hash = None if digest is None or (digest == diff_id and compression_of(blob) == "none") else hashlib.sha256()
     plain_hash = hashlib.sha256()
-    total = 0
-    with closing(plain_chunks(blob, stored_hash)) as chunks:
+    total = stored = 0
+
+    def see(data: bytes) -> None:
+        nonlocal stored
+        stored += len(data)
+        if stored_hash is not None:
+            stored_hash.update(data)
+
+    with closing(plain_chunks(blob, see)) as chunks:
         for chunk in chunks:
             total += len(chunk)
             if total > limit:
-                raise ImageFault(f"{blob.name} unpacks to more than the {limit} bytes that the limit leaves")
+                raise ImageFault(f"it unpacks to more than the {limit} bytes that the limit leaves")
             plain_hash.update(chunk)
-            meter.add(len(chunk))
+            meter.add(len(chunk), stored)
             yield chunk
     if stored_hash is not None and f"sha256:{stored_hash.hexdigest()}" != digest:
         raise ImageFault(f"blob {blob.name} is damaged: its bytes hash to sha256:{stored_hash.hexdigest()}")

@@ -21,7 +21,10 @@ MAX_XATTR_BYTES = 64 * KIB
 """Bytes of one extended attribute's value: the limit of the Linux kernel."""
 
 MAX_EXTENDED_HEADER_BYTES = MIB
-"""Bytes of one tar extension (PAX records, GNU long name) that come before an entry."""
+"""Bytes of the tar extensions (PAX records, GNU long names) that come before one entry."""
+
+MAX_EXTENSIONS = 16
+"""Tar extensions before one entry."""
 
 MAX_SPARSE_EXTENTS = 65_536
 """Data regions of one sparse file."""

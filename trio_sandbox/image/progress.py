@@ -10,7 +10,7 @@ import trio
 
 
 class Progress(Protocol):
-    """Called in the Trio thread with a stage ("reading layers"), units done, and the total if it is known."""
+    """Called in the Trio thread with a stage ("reading layer 1 of 3"), units done, and the total if it is known."""
 
     def __call__(self, stage: str, done: int, total: int | None, /) -> None: ...
 
@@ -43,9 +43,12 @@ class Meter:
         self.stage, self.total, self.done = stage, total, 0
         self._report()
 
-    def add(self, amount: int) -> None:
-        """Count `amount` bytes. Raises trio.Cancelled in a worker thread whose caller was cancelled."""
-        self.done += amount
+    def add(self, amount: int, done: int | None = None) -> None:
+        """Count `amount` bytes of work. Raises trio.Cancelled in a worker thread whose caller was cancelled.
+
+        done: how far the stage is by now, where that is not the sum of the work.
+        """
+        self.done = self.done + amount if done is None else done
         self._since_check += amount
         if self._since_check < STEP_BYTES:
             return

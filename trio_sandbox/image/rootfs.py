@@ -12,6 +12,7 @@ import struct
 import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -26,11 +27,12 @@ from trio_sandbox.image.blobs import ImageStore
 from trio_sandbox.image.faults import blame
 from trio_sandbox.image.layout import LayoutStore
 from trio_sandbox.image.limits import DEFAULT_LIMITS, Limits
-from trio_sandbox.image.merge import PipeSink, merge_layers
+from trio_sandbox.image.merge import Contradicted, merge_layers
 from trio_sandbox.image.oci import Image, ImageConfig
 from trio_sandbox.image.progress import Meter, Progress
 from trio_sandbox.image.reference import ImageLocation, locate_image
 from trio_sandbox.image.remembered import recall, record_of, remember
+from trio_sandbox.image.sink import PipeSink, Sink, widen
 from trio_sandbox.pull_event import OnPull, PullEvent, ignore
 from trio_sandbox.tools import ToolError, run_tool
 
@@ -158,10 +160,15 @@ async def _open_store(location: ImageLocation, home: Home, meter: Meter, limits:
 
 
 async def _build(image: Image, store: ImageStore, path: Path, meter: Meter, limits: Limits) -> None:
-    await build_squashfs(lambda sink: _merge(image, store, sink, meter, limits), path)
+    """Merge the layers into the packer; once more, when what was guessed of an entry was wrong."""
+    merge = partial(merge_layers, image.layers, store.layer, meter=meter, limits=limits)
+    try:
+        await build_squashfs(merge, path)
+    except Contradicted as found:
+        await build_squashfs(partial(merge, corrections=found.corrections), path)
 
 
-async def build_squashfs(write: Callable[[PipeSink], None], path: Path) -> None:
+async def build_squashfs(write: Callable[[Sink], None], path: Path) -> None:
     """Pack the tar stream that `write` writes, in a worker thread, and publish the squashfs at `path` when it is whole.
 
     Raises what `write` raises, StorageError, HostNotReadyError. Cancellation leaves nothing.
@@ -177,18 +184,13 @@ async def build_squashfs(write: Callable[[PipeSink], None], path: Path) -> None:
         raise StorageError(str(path.parent), errno.EIO, "the root file system that was just written is damaged")
 
 
-def _merge(image: Image, store: ImageStore, sink: PipeSink, meter: Meter, limits: Limits) -> None:
-    layers = [(layer, store.layer(layer)) for layer in image.layers]
-    merge_layers(layers, sink, meter, limits)
-    sink.flush()
-
-
-async def _pack(write: Callable[[PipeSink], None], target: int, folder: Path) -> None:
+async def _pack(write: Callable[[Sink], None], target: int, folder: Path) -> None:
     """Run the packer on what `write` writes in a worker thread. Cancellation ends both before it goes on.
 
     The failure of the side that failed first is raised, not the broken pipe that it caused on the other side.
     """
     source, sink = os.pipe2(os.O_CLOEXEC)
+    widen(sink)
     failures: list[Exception] = []
 
     async def pack() -> None:
@@ -200,7 +202,9 @@ async def _pack(write: Callable[[PipeSink], None], target: int, folder: Path) ->
             os.close(source)  # a writer that is still there gets EPIPE instead of waiting for ever
 
     def produce() -> None:
-        write(PipeSink(sink))
+        pipe = PipeSink(sink)
+        write(pipe)
+        pipe.flush()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pack)

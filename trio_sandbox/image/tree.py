@@ -1,11 +1,12 @@
-"""The root file system as a tree in memory, while layers are laid over each other.
+"""Layers as trees, and what one layer shows through those that lie over it.
 
-Rules, which are those of overlayfs: the upper entry wins; a folder over a folder keeps what is in it; anything else
-replaces what was there, children included; a whiteout or an opaque mark hides what lower layers brought, never what
-its own layer brings. Symbolic links are never followed: a name is always a place in this tree, so nothing can leave
-it.
+Layers are laid down from the top: what is above is known when a layer is read, so each of its entries is at once known
+to be visible or hidden. Rules, which are those of overlayfs: the upper entry wins; a folder over a folder keeps what
+is in it; anything else hides what is below it; a whiteout or an opaque mark hides what lower layers bring, never what
+its own layer brings. Within a layer a later entry replaces an earlier one. Symbolic links are never followed: a name is
+always a place in these trees, so nothing can leave them.
 
-A file is one `Node` however many names it has, so a hard link keeps its content when an upper layer replaces or
+A file is one `Inode` however many names it has, so a hard link keeps its content when an upper layer replaces or
 deletes the name that it was made from.
 """
 
@@ -15,203 +16,124 @@ from collections.abc import Iterator
 
 import attrs
 
-from trio_sandbox.image.faults import ImageFault
-from trio_sandbox.image.limits import MAX_NAME_BYTES, MAX_XATTR_BYTES, Limits
-from trio_sandbox.image.tarformat import Entry, Extents, Kind, Xattrs
+from trio_sandbox.image.tarformat import Entry
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
 AUFS_PRIVATE = b".wh..wh."
 """Names that an old union file system kept for itself; they mean nothing outside it."""
 
-XATTR_NAMESPACES = (b"user.", b"trusted.", b"security.")
-"""Namespaces that squashfs can store. ACLs (`system.`) are lost."""
-
-OVERLAY_XATTRS = b"trusted.overlay."
-"""The guest's overlayfs would obey these; they are its own, not the image's."""
-
-Parts = tuple[bytes, ...]
+Place = tuple[int, int]
+"""Where an entry is: the number of its layer, and its offset in there."""
 
 
 @attrs.define(eq=False)
-class Node:
-    """One inode. `children` is None for all but folders."""
+class Inode:
+    """Anything but a folder, under all its names."""
 
-    kind: Kind
-    mode: int
-    uid: int
-    gid: int
-    mtime: int
-    xattrs: Xattrs
-    link: bytes = b""
-    """Target of a symbolic link."""
-    device: tuple[int, int] = (0, 0)
-    size: int = 0
-    layer: int = 0
-    offset: int = 0
-    """Of the content in the uncompressed layer."""
-    stored: int = 0
-    extents: Extents | None = None
-    children: dict[bytes, Node] | None = None
-    parent: Node | None = None
-    """With `name`: the place under which the file is written out; set when the tree is complete."""
-    name: bytes = b""
+    place: Place
+    written: bytes | None = None
+    """The name under which it is in the output."""
+    is_linked: bool = False
+    """Whether a hard link was made to it or of it, so that its names must be counted."""
+    target: Inode | None = None
+    """Of a link to a file of a lower layer, once that is found: the file."""
 
-
-def new_folder() -> Node:
-    """A folder that no layer describes."""
-    return Node(Kind.DIRECTORY, 0o755, 0, 0, 0, (), children={})
+    def resolved(self) -> Inode:
+        """The file itself."""
+        inode = self
+        while inode.target is not None:
+            inode = inode.target
+        return inode
 
 
 @attrs.define(eq=False)
-class Tree:
-    """The merged tree, and how much of the limits it has used."""
+class Folder:
+    """A folder. One that is not `real` only holds marks that hide what is in a lower folder of this name."""
 
-    limits: Limits
-    root: Node = attrs.Factory(new_folder)
-    entries: int = 0
-    metadata_bytes: int = 0
-    file_bytes: int = 0
+    path: bytes
+    """From the root; b"" for the root itself."""
+    depth: int
+    is_real: bool = False
+    entry: Entry | None = None
+    """Its metadata, None where only the names of its children imply it."""
+    children: dict[bytes, Folder | Inode] = attrs.field(factory=dict)
+    gone: set[bytes] | frozenset[bytes] = frozenset()
+    """Names that lower layers cannot bring."""
+    is_closed: bool = False
+    """Lower layers cannot bring any name."""
+    above: Folder | None = None
+    """While its layer is read: the same folder in what lies above."""
+    is_hidden: bool = False
+    """While its layer is read: what lies above hides it and all that is in it."""
 
-    def add_layer(self, number: int, entries: Iterator[Entry]) -> None:
-        """Lay the next layer over the tree. Raises ImageFault; the tree is then of no more use."""
-        layer = [(self._path(entry.name), entry) for entry in self._counted(entries)]
-        # A hard link may name a file of a lower layer that this layer hides: look before anything is hidden.
-        links = {self._path(entry.link) for _, entry in layer if entry.kind is Kind.HARDLINK}
-        targets = {path: self.find(path) for path in links}
-        for path, _ in layer:
-            if path and path[-1].startswith(WHITEOUT):
-                self._hide(path)
-        for path, entry in layer:
-            if path and path[-1].startswith(WHITEOUT):
-                continue
-            if entry.kind is Kind.HARDLINK:
-                target = self._path(entry.link)
-                node = self.find(target) or targets[target]
-                if node is None or node.children is not None:
-                    raise ImageFault(f"{show(entry.name)} is a hard link to {show(entry.link)}, which is no file")
+    def hide(self, name: bytes) -> None:
+        """Let lower layers bring nothing of this name."""
+        if isinstance(self.gone, frozenset):
+            self.gone = set(self.gone)  # not before it is needed: most folders never do
+        self.gone.add(name)
+
+    def join(self, name: bytes) -> bytes:
+        """The path of a child."""
+        return self.path + b"/" + name if self.path else name
+
+    def shows(self, name: bytes) -> bool:
+        """Whether a child that is no folder can be seen from above."""
+        above = self.above
+        if above is None:
+            return not self.is_hidden
+        if above.is_closed or name in above.gone:
+            return False
+        there = above.children.get(name)
+        return there is None or (isinstance(there, Folder) and not there.is_real)
+
+    def subfolder(self, name: bytes) -> Folder:
+        """A new child folder, not real yet."""
+        new = Folder(self.join(name), self.depth + 1)
+        new.is_hidden = self.is_hidden
+        if self.above is not None:
+            there = self.above.children.get(name)
+            new.is_hidden = self.above.is_closed or name in self.above.gone or isinstance(there, Inode)
+            new.above = there if isinstance(there, Folder) and not new.is_hidden else None
+        self.children[name] = new
+        return new
+
+
+def new_root() -> Folder:
+    """The root of a tree in which nothing is yet."""
+    return Folder(b"", 0, is_real=True)
+
+
+def lay_under(above: Folder, layer: Folder) -> None:
+    """Complete `above` with what `layer` shows through it; the layer is used up."""
+    if layer.is_real:
+        above.is_real = True
+        above.entry = above.entry or layer.entry
+    if above.is_closed:
+        return
+    for name, node in layer.children.items():
+        if name in above.gone:
+            continue
+        there = above.children.get(name)
+        if there is None:
+            above.children[name] = node
+        elif isinstance(there, Folder):
+            if isinstance(node, Folder):
+                lay_under(there, node)
+            elif there.is_real:
+                above.hide(name)
             else:
-                node = self._node(entry, number)
-            self._put(path, node)
-
-    def find(self, path: Parts) -> Node | None:
-        """The node at `path`, or None."""
-        node = self.root
-        for part in path:
-            child = node.children.get(part) if node.children is not None else None
-            if child is None:
-                return None
-            node = child
-        return node
-
-    def _counted(self, entries: Iterator[Entry]) -> Iterator[Entry]:
-        for entry in entries:
-            self._count(len(entry.name) + len(entry.link))
-            for key, value in entry.xattrs:
-                self._count(len(key) + len(value), entries=0)
-            if entry.extents is not None:
-                self._count(16 * len(entry.extents), entries=0)
-            if entry.size > self.limits.file_bytes:
-                raise ImageFault(f"{show(entry.name)} has {entry.size} bytes; a file may have {self.limits.file_bytes}")
-            self.file_bytes += entry.size
-            if self.file_bytes > self.limits.total_bytes:
-                raise ImageFault(f"its files have more than {self.limits.total_bytes} bytes")
-            yield entry
-
-    def _count(self, metadata: int, entries: int = 1) -> None:
-        self.entries += entries
-        self.metadata_bytes += metadata
-        if self.entries > self.limits.entries:
-            raise ImageFault(f"it has more than {self.limits.entries} entries")
-        if self.metadata_bytes > self.limits.metadata_bytes:
-            raise ImageFault(f"its names, links and attributes have more than {self.limits.metadata_bytes} bytes")
-
-    def _path(self, name: bytes) -> Parts:
-        """Split a name; `..` stops at the root, and an absolute name starts there."""
-        parts: list[bytes] = []
-        for part in name.split(b"/"):
-            if part == b"..":
-                del parts[-1:]
-            elif part and part != b".":
-                if len(part) > MAX_NAME_BYTES:
-                    raise ImageFault(f"{show(part)} is longer than the {MAX_NAME_BYTES} bytes that a name may have")
-                parts.append(part)
-        if len(parts) > self.limits.depth:
-            raise ImageFault(f"{show(name)} is more than {self.limits.depth} folders deep")
-        if sum(map(len, parts)) + len(parts) > self.limits.path_bytes:
-            raise ImageFault(f"a path is longer than {self.limits.path_bytes} bytes")
-        return tuple(parts)
-
-    def _hide(self, path: Parts) -> None:
-        name = path[-1]
-        folder = self.find(path[:-1])
-        if folder is None or folder.children is None:
-            return
-        if name == OPAQUE:
-            folder.children.clear()
-        elif not name.startswith(AUFS_PRIVATE):
-            hidden = name[len(WHITEOUT) :]
-            if hidden in (b"", b".", b".."):
-                raise ImageFault(f"{show(name)} is a whiteout of nothing")
-            folder.children.pop(hidden, None)
-
-    def _put(self, path: Parts, node: Node) -> None:
-        folder = self.root
-        for part in path[:-1]:
-            assert folder.children is not None
-            child = folder.children.get(part)
-            if child is None or child.children is None:
-                self._count(len(part))
-                child = folder.children[part] = new_folder()
-            folder = child
-        there = folder.children.get(path[-1]) if path and folder.children is not None else self.root
-        if there is not None and there.children is not None and node.children is not None:
-            there.mode, there.uid, there.gid = node.mode, node.uid, node.gid
-            there.mtime, there.xattrs = node.mtime, node.xattrs
-        elif not path:
-            raise ImageFault("the root of a layer is not a folder")
-        elif folder.children is not None:
-            folder.children[path[-1]] = node
-
-    def _node(self, entry: Entry, layer: int) -> Node:
-        if max(entry.uid, entry.gid) >= 1 << 32:
-            raise ImageFault(f"{show(entry.name)} has an owner that no file can have")
-        if entry.device[0] >= 1 << 12 or entry.device[1] >= 1 << 20:
-            raise ImageFault(f"{show(entry.name)} has a device number that no device can have")
-        if entry.kind is Kind.SYMLINK and not 0 < len(entry.link) < self.limits.path_bytes:
-            raise ImageFault(f"{show(entry.name)} is a symbolic link to nothing, or to too long a path")
-        is_file = entry.kind is Kind.FILE
-        return Node(
-            entry.kind,
-            entry.mode,
-            entry.uid,
-            entry.gid,
-            min(max(entry.mtime, 0), 0xFFFFFFFF),
-            _kept_xattrs(entry),
-            link=entry.link if entry.kind is Kind.SYMLINK else b"",
-            device=entry.device,
-            size=entry.size if is_file else 0,
-            layer=layer,
-            offset=entry.offset,
-            stored=entry.stored if is_file else 0,
-            extents=entry.extents,
-            children={} if entry.kind is Kind.DIRECTORY else None,
-        )
+                above.children[name] = node
+    for name in layer.gone:
+        above.hide(name)
+    above.is_closed = layer.is_closed
 
 
-def _kept_xattrs(entry: Entry) -> Xattrs:
-    if not entry.xattrs:
-        return ()
-    for key, value in entry.xattrs:
-        if len(key) > MAX_NAME_BYTES or len(value) > MAX_XATTR_BYTES or b"\0" in key:
-            raise ImageFault(f"{show(entry.name)} has an extended attribute that is too long")
-    return tuple(
-        (key, value)
-        for key, value in sorted(entry.xattrs)
-        if key.startswith(XATTR_NAMESPACES) and key not in XATTR_NAMESPACES and not key.startswith(OVERLAY_XATTRS)
-    )
-
-
-def show(name: bytes) -> str:
-    """A hostile name for a message: short and printable."""
-    return ascii(name[:200].decode(errors="replace"))
+def walk(root: Folder) -> Iterator[Folder]:
+    """Every real folder, sorted, each before those in it."""
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        yield folder
+        inner = [node for _, node in sorted(folder.children.items(), reverse=True) if isinstance(node, Folder)]
+        waiting += [node for node in inner if node.is_real]
