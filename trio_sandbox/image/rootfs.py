@@ -38,7 +38,7 @@ from trio_sandbox.tools import ToolError, run_tool
 
 __all__ = ["ImageConfig", "RootFilesystem", "prepare_rootfs"]
 
-FORMAT = 1
+FORMAT = 2
 """Of what this module makes from given layers. A change makes the cache build anew."""
 
 PACKER = "tar2sqfs"
