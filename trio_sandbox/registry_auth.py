@@ -7,6 +7,9 @@ from typing import Any
 
 import attrs
 
+BEARER_USER = "<bearer>"
+"""The user name by which a password is a bearer token."""
+
 
 @attrs.frozen
 class RegistryAuth:
@@ -22,6 +25,11 @@ class RegistryAuth:
     def basic(cls, username: str, password: str) -> RegistryAuth:
         """The same as calling the class."""
         return cls(username, password)
+
+    @classmethod
+    def bearer(cls, token: str) -> RegistryAuth:
+        """A bearer token, sent as it is, where the registry would have us ask its token server for one."""
+        return cls(BEARER_USER, token)
 
 
 def auth_of(value: Any) -> Any:

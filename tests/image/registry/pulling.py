@@ -87,3 +87,11 @@ def no_sockets_left(host: str) -> Iterator[None]:
 def descriptors() -> int:
     """How many descriptors this process has open."""
     return len(os.listdir("/proc/self/fd"))
+
+
+def everything_said(error: BaseException | None) -> str:
+    """The texts of an error and of all that it was made of."""
+    if error is None:
+        return ""
+    own = f"{error} {error!r} {vars(error)}"
+    return own + everything_said(error.__cause__) + everything_said(error.__context__)

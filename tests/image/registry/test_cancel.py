@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -14,7 +15,7 @@ import trio
 
 from tests.image.registry.pulling import Pull, access, descriptors, no_sockets_left, one_layer_image, plainly
 from tests.image.registry.servers import Fault, faulty
-from tests.registries import LoopbackRegistry
+from tests.registries import LoopbackRegistry, make_certificate
 from trio_sandbox.image.registry import calls
 from trio_sandbox.image.registry.calls import GRACE, Call, Interrupted, interruptible, open_socket
 from trio_sandbox.image.registry.reference import RegistryReference
@@ -100,6 +101,26 @@ async def test_while_tls_does_not_get_on(tmp_path: Path) -> None:
         peers: list[socket.socket] = []
         with no_sockets_left(host):
             await cancel_when(shaking_hands, pull.run)
+        peers[0].close()
+
+
+async def test_while_a_body_stalls_inside_of_tls(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path / "certificate")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.certificate, certificate.key)
+    with listening(5) as server:
+        host = f"127.0.0.1:{server.getsockname()[1]}"
+        peers: list[ssl.SSLSocket] = []
+
+        def serve() -> None:
+            peers.append(context.wrap_socket(server.accept()[0], server_side=True))
+            assert peers[0].recv(1000).startswith(b"GET /v2/cancel/manifests/1 ")
+            peers[0].sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")
+
+        settings = f'[registry."{host}"]\nread_timeout = 600\nca = "{certificate.ca}"'
+        pull = pull_from(host, tmp_path, settings)
+        with no_sockets_left(host):
+            await cancel_when(lambda: trio.to_thread.run_sync(serve), pull.run)
         peers[0].close()
 
 

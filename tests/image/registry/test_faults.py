@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,15 @@ from typing import Any
 import pytest
 import trio
 
-from tests.image.registry.pulling import BLOB_BYTES, Pull, access, no_sockets_left, one_layer_image, plainly
+from tests.image.registry.pulling import (
+    BLOB_BYTES,
+    Pull,
+    access,
+    everything_said,
+    no_sockets_left,
+    one_layer_image,
+    plainly,
+)
 from tests.image.registry.servers import Fault, faulty
 from tests.registries import LoopbackRegistry
 from trio_sandbox.errors import ImageNotFoundError, ImagePullError, InvalidImageError, StorageError
@@ -220,12 +229,59 @@ async def test_another_manifest_than_the_digest_says(tmp_path: Path, pushed: Loo
             await resolve_image(reference, access(tmp_path, plainly(host)))
 
 
-async def test_a_redirect_is_followed_without_credentials(tmp_path: Path, pushed: LoopbackRegistry) -> None:
+async def test_a_redirect_is_followed(
+    tmp_path: Path, pushed: LoopbackRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
     with faulty(pushed.host) as (other, elsewhere):
         place = f"http://{other}/v2/faults/blobs/{LAYER.digest}?signature=secret"
         with faulty(pushed.host, on_layer(status=307, headers={"Location": place})) as (host, _):
             assert await through(host, tmp_path).run() == BYTES
         assert [request.path for request in elsewhere.seen] == [f"/v2/faults/blobs/{LAYER.digest}?signature=secret"]
+    assert "signature" not in caplog.text
+
+
+async def test_where_a_redirect_leads_is_not_told(
+    tmp_path: Path, pushed: LoopbackRegistry, delays: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    for place in ("http://127.0.0.1:1/blob?signature=secret", "ftp://signature@host/", "http://signature@host/x"):
+        with faulty(pushed.host, on_layer(status=307, headers={"Location": place}, times=9)) as (host, _):
+            with pytest.raises(ImagePullError) as caught:
+                await through(host, tmp_path).run()
+        assert "signature" not in everything_said(caught.value)
+    assert "signature" not in caplog.text
+
+
+async def test_a_proxy_of_the_environment(
+    tmp_path: Path, pushed: LoopbackRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with faulty(pushed.host) as (host, script):
+        monkeypatch.setenv("http_proxy", f"http://{host}")
+        with no_sockets_left(host):
+            assert await through(pushed.host, tmp_path).run() == BYTES
+        assert [request.path.startswith(f"http://{pushed.host}/v2/") for request in script.seen] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "waits"),
+    [
+        (socket.EAI_NONAME, "there is no host no.test; check", 0),
+        (socket.EAI_AGAIN, "no.test cannot be looked up", 2),
+    ],
+)
+async def test_a_name_without_an_address(
+    tmp_path: Path, delays: list[float], monkeypatch: pytest.MonkeyPatch, number: int, words: str, waits: int
+) -> None:
+    def getaddrinfo(*args: object, **options: object) -> None:
+        raise socket.gaierror(number, "no")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with pytest.raises(ImagePullError, match=words):
+        await through("no.test", tmp_path).run()
+    assert len(delays) == waits
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import attrs
 import pytest
+import trio
 
-from tests.image.registry.pulling import Pull, access, no_sockets_left, one_layer_image, plainly
+from tests.image.registry.pulling import Pull, access, everything_said, no_sockets_left, one_layer_image, plainly
 from tests.image.registry.servers import Fault, Script, faulty, token_server
 from tests.registries import (
     HAS_REGISTRY,
@@ -21,11 +22,13 @@ from tests.registries import (
     LoopbackRegistry,
     make_certificate,
     running_registry,
+    sign_token,
 )
 from trio_sandbox.errors import ImagePullError
 from trio_sandbox.image.oci import Descriptor
 from trio_sandbox.image.registry import client
 from trio_sandbox.image.registry.reference import RegistryReference
+from trio_sandbox.image.registry.resolve import resolve_image
 from trio_sandbox.registry_auth import RegistryAuth
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(not HAS_REGISTRY, reason="docker-registry is not installed")]
@@ -78,14 +81,6 @@ def docker_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def pull(host: str, settings: str, folder: Path, auth: RegistryAuth | None = None, name: str = "image") -> Pull:
     return Pull(RegistryReference.parse(f"{host}/secret/{name}:1"), access(folder, settings, auth), folder)
-
-
-def everything_said(error: BaseException | None) -> str:
-    """The texts of an error and of all that it was made of."""
-    if error is None:
-        return ""
-    own = f"{error} {error!r} {vars(error)}"
-    return own + everything_said(error.__cause__) + everything_said(error.__context__)
 
 
 async def test_basic_authentication_behind_a_private_authority(tmp_path: Path, basic: LoopbackRegistry) -> None:
@@ -152,11 +147,31 @@ async def test_a_token_is_bought_once_for_each_repository(tmp_path: Path, tokens
     ]
 
 
+async def test_many_that_log_in_at_once_log_in_once(tmp_path: Path, tokens: WithTokens) -> None:
+    one = pull(tokens.registry.host, tokens.registry.settings(), tmp_path, ANN)
+    before = len(tokens.script.seen)
+    with no_sockets_left(tokens.registry.host):
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(resolve_image, one.reference, one.access)
+    assert len(tokens.script.seen) == before + 1
+
+
 async def test_an_identity_token_buys_tokens(tmp_path: Path, tokens: WithTokens, docker_config: Path) -> None:
     docker_config.write_text(json.dumps({"auths": {tokens.registry.host: {"identitytoken": PASSWORD}}}))
     assert await pull(tokens.registry.host, tokens.registry.settings(), tmp_path).run() == BYTES
     assert b"grant_type=refresh_token" in tokens.script.seen[-1].body
     assert PASSWORD not in tokens.script.seen[-1].path
+
+
+async def test_a_bearer_token_is_sent_as_it_is(tmp_path: Path, tokens: WithTokens, certificate: Certificate) -> None:
+    now, host = int(time.time()), tokens.registry.host
+    access_list = [{"type": "repository", "name": "secret/image", "actions": ["pull"]}]
+    claims = {"iss": "issuer.test", "sub": USER, "aud": "registry.test", "access": access_list}
+    token = sign_token(certificate, {**claims, "exp": now + 300, "nbf": now - 10, "iat": now, "jti": "1"})
+    before = len(tokens.script.seen)
+    assert await pull(host, tokens.registry.settings(), tmp_path, RegistryAuth.bearer(token)).run() == BYTES
+    assert len(tokens.script.seen) == before
 
 
 @pytest.mark.parametrize("auth", [None, WRONG])
@@ -245,15 +260,15 @@ async def test_mirrors_are_asked_first(tmp_path: Path, registry: LoopbackRegistr
     registry.push(IMAGE, "hub/secret/image:1", tmp_path / "layout")
     lie = Fault("/manifests/", body=b"{}", times=9)
     with faulty(registry.host, lie) as (liar, lies), faulty(registry.host) as (good, script):
-        mirrors = ["127.0.0.1:1", f"{good}/nothing", f"{liar}/hub", f"{registry.host}/hub"]
-        settings = [plainly(host, retries=0) for host in ("127.0.0.1:1", good, liar, registry.host)]
+        mirrors = ["127.0.0.1:1", f"{good}/nothing", f"{liar}/hub", f"{good}/hub"]
+        settings = [plainly(host, retries=0) for host in ("127.0.0.1:1", good, liar)]
         origin = "origin.test"
         text = "\n".join([*settings, f'[registry."{origin}"]', f"mirrors = {json.dumps(mirrors)}"])
         started = time.monotonic()
         found = pull(origin, text, tmp_path, ANN)
         assert await found.run() == BYTES
         assert time.monotonic() - started < 60
-        assert len(script.seen) == len(lies.seen) == 1
+        assert (len(script.seen), len(lies.seen)) == (1 + 3, 1)
         assert not any("authorization" in request.headers for request in (*script.seen, *lies.seen))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 
 from trio_sandbox.home import Home
-from trio_sandbox.image.faults import ImageFault
+from trio_sandbox.image.faults import ImageFault, NoSuchImage
 from trio_sandbox.image.registry.calls import interruptible
 from trio_sandbox.image.registry.credentials import Credentials, DockerConfig, find_credentials
 from trio_sandbox.image.registry.endpoint import Endpoint, endpoints
@@ -32,7 +32,7 @@ class RegistryAccess:
     auth: RegistryAuth | None = attrs.field(default=None, repr=False)
     _config: DockerConfig | None = None
     _clients: dict[tuple[str, str], RegistryClient] = attrs.field(factory=dict, repr=False)
-    _broken: set[str] = attrs.field(factory=set)
+    _broken: set[Endpoint] = attrs.field(factory=set)
     _users: int = 0
 
     @classmethod
@@ -53,11 +53,11 @@ class RegistryAccess:
             for endpoint in endpoints(reference, self.settings):
                 if not endpoint.is_mirror:
                     return await work(await self._client(endpoint))
-                if endpoint.registry not in self._broken:
+                if endpoint not in self._broken:
                     try:
                         return await work(await self._client(endpoint))
-                    except (RegistryFailure, ImageFault):
-                        self._broken.add(endpoint.registry)
+                    except (RegistryFailure, ImageFault, NoSuchImage):
+                        self._broken.add(endpoint)
         raise AssertionError("the last endpoint is no mirror")
 
     @contextmanager

@@ -83,6 +83,11 @@ def current_call() -> Call:
     return _current.get()
 
 
+def in_a_call() -> bool:
+    """Whether this thread works for a call."""
+    return _current.get(None) is not None
+
+
 async def interruptible(work: Callable[[], T]) -> T:
     """Run `work` in a thread and return what it returns. It must not hand out anything that needs closing.
 

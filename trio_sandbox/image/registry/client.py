@@ -56,7 +56,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has 
         super().__init__(hostname=endpoint.host, insecure=settings.insecure)
         problem = None
         try:
-            context = tls_context(settings.ca)
+            context = None if settings.insecure else tls_context(settings.ca)
         except OSError as error:
             problem = error
         if problem is not None:

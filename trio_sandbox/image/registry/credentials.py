@@ -23,7 +23,7 @@ from trio_sandbox.image.faults import ImageFault
 from trio_sandbox.image.oci import parse_object
 from trio_sandbox.image.registry.failures import Refused
 from trio_sandbox.image.registry.reference import DOCKER_HUB
-from trio_sandbox.registry_auth import RegistryAuth
+from trio_sandbox.registry_auth import BEARER_USER, RegistryAuth
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_HELPER_BYTES = 1 << 16
@@ -48,6 +48,8 @@ class Credentials:
 
     @classmethod
     def of(cls, auth: RegistryAuth) -> Credentials:
+        if auth.username == BEARER_USER:
+            return cls(bearer_token=auth.password)
         return cls(auth.username, auth.password)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import ssl
 from typing import Any
 
@@ -58,8 +59,10 @@ def connection_failure(error: Exception, host: str, endpoint: Endpoint) -> Regis
             )
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             return Refused(f"no TLS with {host}: {cause.reason}", hint=f"see `ca` and `insecure` below {section}")
+        if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
+            return Refused(f"there is no host {host}", hint="check the name")
     kinds = (
-        (urllib3.exceptions.NameResolutionError, f"there is no host {host}"),
+        (urllib3.exceptions.NameResolutionError, f"the name {host} cannot be looked up"),
         (urllib3.exceptions.ConnectTimeoutError, f"{host} cannot be reached in time"),
         ((urllib3.exceptions.ReadTimeoutError, TimeoutError), f"{host} sent nothing for too long"),
         (ConnectionRefusedError, f"nothing listens at {host}"),
