@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -270,6 +272,30 @@ async def test_mirrors_are_asked_first(tmp_path: Path, registry: LoopbackRegistr
         assert time.monotonic() - started < 60
         assert (len(script.seen), len(lies.seen)) == (1 + 3, 1)
         assert not any("authorization" in request.headers for request in (*script.seen, *lies.seen))
+
+
+async def test_what_the_caller_gives_is_not_for_mirrors(tmp_path: Path, basic: LoopbackRegistry) -> None:
+    text = basic.settings() + '[registry."127.0.0.1:1"]\nretries = 0\n' + f'mirrors = ["{basic.host}"]'
+    with pytest.raises(ImagePullError, match="nothing listens") as caught:
+        await pull("127.0.0.1:1", text, tmp_path, ANN).run()
+    assert caught.value.registry == "127.0.0.1:1"
+
+
+async def test_a_redirect_out_of_https(tmp_path: Path, certificate: Certificate) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.certificate, certificate.key)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host = f"127.0.0.1:{server.getsockname()[1]}"
+
+        def serve() -> None:
+            with context.wrap_socket(server.accept()[0], server_side=True) as peer:
+                assert peer.recv(1000)
+                peer.sendall(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, serve)
+            with pytest.raises(ImagePullError, match="from https to plain http"):
+                await pull(host, f'[registry."{host}"]\nca = "{certificate.ca}"', tmp_path).run()
 
 
 async def test_the_registry_itself_comes_last(tmp_path: Path, registry: LoopbackRegistry) -> None:

@@ -63,10 +63,11 @@ def connection_failure(error: Exception, host: str, endpoint: Endpoint) -> Regis
             return Refused(f"there is no host {host}", hint="check the name")
     kinds = (
         (urllib3.exceptions.NameResolutionError, f"the name {host} cannot be looked up"),
+        (ConnectionRefusedError, f"nothing listens at {host}"),
+        # Before the next: it is one of those, too.
+        (urllib3.exceptions.NewConnectionError, f"{host} cannot be reached"),
         (urllib3.exceptions.ConnectTimeoutError, f"{host} cannot be reached in time"),
         ((urllib3.exceptions.ReadTimeoutError, TimeoutError), f"{host} sent nothing for too long"),
-        (ConnectionRefusedError, f"nothing listens at {host}"),
-        (urllib3.exceptions.NewConnectionError, f"{host} cannot be reached"),
         (requests.exceptions.InvalidURL, f"the address at {host} is malformed"),
     )
     for kind, message in kinds:
