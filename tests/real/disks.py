@@ -97,12 +97,12 @@ def btrfs(path: Path, root: Path) -> Path:
     return path
 
 
-def partitioned(path: Path, *partitions: tuple[str, Path]) -> Path:
-    """A raw disk with a GPT of these types and contents."""
+def partitioned(path: Path, *partitions: tuple[str, Path], label: str = "gpt") -> Path:
+    """A raw disk with a table of partitions of these types and contents."""
     sizes = [content.stat().st_size for _, content in partitions]
     sparse(path, 2 + sum(sizes) // MIB)
     lines = [f"size={size // MIB}M, type={kind}" for (kind, _), size in zip(partitions, sizes, strict=True)]
-    run("sfdisk", "-q", path, stdin="\n".join(["label: gpt", *lines]).encode())
+    run("sfdisk", "-q", path, stdin="\n".join([f"label: {label}", *lines]).encode())
     at = 1
     for (_, content), size in zip(partitions, sizes, strict=True):
         run("dd", f"if={content}", f"of={path}", "bs=1M", f"seek={at}", "conv=notrunc,sparse", "status=none")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,8 +14,19 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.cli.commands import run
+from tests.processes import ended
 from tests.real import disks
-from trio_sandbox import BootError, Image, ImageInUseError, ImageSource, InvalidImageError, Sandbox, open_sandbox
+from trio_sandbox import (
+    BootError,
+    Image,
+    ImageInUseError,
+    ImageNotFoundError,
+    ImageSource,
+    InvalidImageError,
+    Sandbox,
+    open_sandbox,
+)
 from trio_sandbox.config import AGENT_PATH, DEFAULT_PATH
 from trio_sandbox.home import Home
 
@@ -69,13 +82,53 @@ async def test_what_is_written_is_in_the_file_and_one_machine_writes(root: Path,
         await sandbox.resume()
         assert await said(sandbox, "cat /kept") == "kept\n"
         await sandbox.stop()
+        image.rename(tmp_path / "moved.raw")
+        with pytest.raises(ImageNotFoundError, match="there is no such file"):
+            await Sandbox.start(name)
+        (tmp_path / "moved.raw").rename(image)
         async with await Sandbox.start(name) as sandbox:
-            assert await said(sandbox, "cat /kept; ls /tmp") == "kept\n"
-            await sandbox.stop()
-    disks.run("e2fsck", "-fn", image)  # and it was left clean
+            assert await said(sandbox, "cat /kept; ls /tmp; echo more > /more") == "kept\n"
+            await sandbox.drain()
+            await sandbox.wait()
+    assert written(image, "/kept", tmp_path) == "kept\n" and written(image, "/more", tmp_path) == "more\n"
+
+
+def written(image: Path, path: str, tmp_path: Path) -> str:
+    """A file on an ext4 that was left clean."""
+    disks.run("e2fsck", "-fn", image)
     dumped = tmp_path / "dumped"
-    disks.run("debugfs", "-R", f"dump /kept {dumped}", image)
-    assert dumped.read_text() == "kept\n"
+    disks.run("debugfs", "-R", f"dump {path} {dumped}", image)
+    return dumped.read_text()
+
+
+OWNER = """
+import sys, trio
+from trio_sandbox import open_sandbox
+
+async def main():
+    async with open_sandbox(sys.argv[1], image=sys.argv[2], memory=256) as sandbox:
+        assert (await sandbox.shell("echo kept > /kept; sync")).success
+        print("ready", flush=True)
+        await trio.sleep_forever()
+
+trio.run(main)
+"""
+
+
+async def test_a_disk_of_another_process_is_free_when_that_is_killed(root: Path, tmp_path: Path, name: str) -> None:
+    """And the end of a block writes everything down, though the sandbox does not stay."""
+    image = disks.ext4(tmp_path / "disk.raw", 40, root)
+    argv = [sys.executable, "-c", OWNER, f"{name}-owner", str(image)]
+    with ended(subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])) as owner:
+        assert owner.stdout is not None
+        assert await trio.to_thread.run_sync(owner.stdout.readline) == b"ready\n"
+        with pytest.raises(ImageInUseError):
+            async with open_sandbox(name, image=image, memory=256):
+                pass
+        owner.kill()
+    async with open_sandbox(name, image=image, memory=256) as sandbox:
+        await said(sandbox, "cat /kept > /again")
+    assert written(image, "/again", tmp_path) == "kept\n"
 
 
 async def test_a_cloud_image_over_which_another_lies(root: Path, tmp_path: Path, name: str) -> None:
@@ -98,7 +151,7 @@ async def test_a_cloud_image_over_which_another_lies(root: Path, tmp_path: Path,
 
 async def test_the_largest_partition_with_a_root_in_it(root: Path, tmp_path: Path, name: str) -> None:
     data, small = disks.ext4(tmp_path / "data", 80), disks.ext4(tmp_path / "small", 40, root)
-    raw = disks.partitioned(tmp_path / "gpt.raw", (LINUX, data), (LINUX, small))
+    raw = disks.partitioned(tmp_path / "mbr.raw", (LINUX, data), (LINUX, small), label="dos")
     async with booted(name, disks.converted(raw, tmp_path / "disk.vmdk")) as sandbox:
         assert await mounted(sandbox) == ("/dev/vda2", "ext4")
 
@@ -148,3 +201,5 @@ async def test_a_bad_image_is_refused_before_anything_boots(tmp_path: Path, name
     with trio.fail_after(2), pytest.raises(InvalidImageError, match="'/etc/shadow' is not in its own folder"):
         async with open_sandbox(name, image=tmp_path / "a.qcow2"):
             pass
+    done = await run("run", "--name", name, str(tmp_path / "a.qcow2"), "true")
+    assert done.returncode == 125 and b"'/etc/shadow' is not in its own folder" in done.stderr

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.commands import said as said_by
 from tests.real import disks
 from trio_sandbox import Image, Sandbox, open_sandbox
 from trio_sandbox.home import Home
@@ -46,6 +47,11 @@ async def test_a_folder_boots_and_is_never_written_to(root: Path, monkeypatch: p
         assert await said(sandbox, "cat /later; ls /") == "later\n" + "".join(
             f"{name}\n" for name in sorted({*os.listdir(root), "dev", "proc", "run", "sys", "tmp"})
         )
+
+
+async def test_from_the_command_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root.parent)
+    assert await said_by("run", "-m", "256", "./root", "--", "ls", "/etc/passwd") == "/etc/passwd\n"
 
 
 async def test_a_sandbox_that_stays_stands_on_the_folder_as_it_was(root: Path) -> None:
