@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_sandbox.client.image import Image
 from trio_sandbox.config import SandboxConfig
 from trio_sandbox.errors import InvalidConfigError
-from trio_sandbox.image_source import DiskImageFormat, Image, ImageKind, ImageSource
+from trio_sandbox.image_source import DiskImageFormat, ImageKind, ImageSource
 
 
 def build(image: Any) -> SandboxConfig:

@@ -5,6 +5,7 @@ The layers, each importing only those above it in this list:
     errors, home, files, locks       what goes wrong; where things are; files and locks that leave nothing behind
     convert, image_source, patch     plain data to classes; what a root file system is made of; changes to it
     scripts                          programs that a sandbox brings along
+    registry_auth, pull_event        who somebody is to a registry; what happens to an image
     config, lifecycle                what is asked for; what may follow what
     service, exclusive, tools        tasks that end in order; one maker at a time; system programs
     relay                            frames, credit, sessions (sans-IO); the agent stream, and its clients, on Trio
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from trio_sandbox.client.fs_types import FsMetadata as FsMetadata
     from trio_sandbox.client.handle import SandboxHandle as SandboxHandle
     from trio_sandbox.client.handle import SandboxInfo as SandboxInfo
+    from trio_sandbox.client.image import Image as Image
     from trio_sandbox.client.logs import LogStream as LogStream
     from trio_sandbox.client.metrics import MetricsStream as MetricsStream
     from trio_sandbox.client.metrics import SandboxMetrics as SandboxMetrics
@@ -96,8 +98,13 @@ if TYPE_CHECKING:
     from trio_sandbox.errors import TerminalError as TerminalError
     from trio_sandbox.errors import UnsupportedError as UnsupportedError
     from trio_sandbox.home import Home as Home
+    from trio_sandbox.image_info import ImageDetail as ImageDetail
+    from trio_sandbox.image_info import ImageInfo as ImageInfo
+    from trio_sandbox.image_info import ImageLayer as ImageLayer
+    from trio_sandbox.image_info import ImagePruneReport as ImagePruneReport
+    from trio_sandbox.image_info import ImageRunConfig as ImageRunConfig
+    from trio_sandbox.image_info import ImageUsage as ImageUsage
     from trio_sandbox.image_source import DiskImageFormat as DiskImageFormat
-    from trio_sandbox.image_source import Image as Image
     from trio_sandbox.image_source import ImageKind as ImageKind
     from trio_sandbox.image_source import ImageSource as ImageSource
     from trio_sandbox.lifecycle import EndReason as EndReason
@@ -108,6 +115,7 @@ if TYPE_CHECKING:
     from trio_sandbox.patch import PatchConfig as PatchConfig
     from trio_sandbox.patch import PatchKind as PatchKind
     from trio_sandbox.pull_event import PullEvent as PullEvent
+    from trio_sandbox.registry_auth import RegistryAuth as RegistryAuth
     from trio_sandbox.relay.client_messages import SessionInfo as SessionInfo
     from trio_sandbox.sandbox import open_sandbox as open_sandbox
 
@@ -119,6 +127,7 @@ _HOMES = {
     "trio_sandbox.client.fs_streams": ("FsEntryStream", "FsReadStream", "FsWriteSink"),
     "trio_sandbox.client.fs_types": ("FsCopied", "FsEntry", "FsEntryKind", "FsMetadata"),
     "trio_sandbox.client.handle": ("SandboxHandle", "SandboxInfo"),
+    "trio_sandbox.client.image": ("Image",),
     "trio_sandbox.client.logs": ("LogStream",),
     "trio_sandbox.client.metrics": ("MetricsStream", "SandboxMetrics"),
     "trio_sandbox.client.options": ("Stdin",),
@@ -163,11 +172,20 @@ _HOMES = {
         "UnsupportedError",
     ),
     "trio_sandbox.home": ("Home",),
-    "trio_sandbox.image_source": ("DiskImageFormat", "Image", "ImageKind", "ImageSource"),
+    "trio_sandbox.image_info": (
+        "ImageDetail",
+        "ImageInfo",
+        "ImageLayer",
+        "ImagePruneReport",
+        "ImageRunConfig",
+        "ImageUsage",
+    ),
+    "trio_sandbox.image_source": ("DiskImageFormat", "ImageKind", "ImageSource"),
     "trio_sandbox.lifecycle": ("EndReason", "State"),
     "trio_sandbox.logs.entry": ("LogEntry", "LogSource"),
     "trio_sandbox.patch": ("Patch", "PatchConfig", "PatchKind"),
     "trio_sandbox.pull_event": ("PullEvent",),
+    "trio_sandbox.registry_auth": ("RegistryAuth",),
     "trio_sandbox.relay.client_messages": ("SessionInfo",),
     "trio_sandbox.sandbox": ("open_sandbox",),
 }

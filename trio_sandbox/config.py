@@ -15,6 +15,7 @@ import attrs
 from trio_sandbox.errors import InvalidConfigError, UnsupportedError
 from trio_sandbox.image_source import ImageKind, ImageSource, path_text
 from trio_sandbox.patch import PatchConfig, patches_problems
+from trio_sandbox.registry_auth import RegistryAuth, auth_of, auth_problem
 from trio_sandbox.scripts import scripts_problems
 
 NAME_LIMIT = 128
@@ -61,7 +62,6 @@ PLANNED: dict[str, str] = {
     "init": "the sandbox's own agent is PID 1",
     "replace": "end the old sandbox first",
     "replace_with_timeout": "end the old sandbox first",
-    "registry_auth": "use a local image, a layout folder or an archive",
     "volumes": "send data through stdin",
     "ports": "sandboxes have no network yet",
     "network": "sandboxes have no network yet",
@@ -128,6 +128,7 @@ class SandboxConfig:
     scripts: Mapping[str, str] = attrs.field(factory=dict, converter=_copied)
     patches: Sequence[PatchConfig] = attrs.field(default=(), converter=_tuple)
     pull_policy: PullPolicy = attrs.field(default=PullPolicy.IF_MISSING, converter=_policy)
+    registry_auth: RegistryAuth | None = attrs.field(default=None, converter=auth_of)
     boot_timeout: float = 60.0
     warm: bool = True
     max_duration: float | None = None
@@ -179,8 +180,11 @@ class SandboxConfig:
         return attrs.evolve(self, **changes)
 
     def to_json(self) -> str:
-        """The configuration as a JSON object, from which `from_json` makes an equal one. A bearer token is left out."""
-        plain = attrs.asdict(self, filter=lambda field, value: value != field.default or field.name == "name")
+        """The configuration as a JSON object, from which `from_json` makes an equal one. What is secret is left out:
+        credentials for a registry, and a bearer token.
+        """
+        told = attrs.evolve(self, registry_auth=None)
+        plain = attrs.asdict(told, filter=lambda field, value: value != field.default or field.name == "name")
         if self.websocket is not None:
             plain["websocket"] = {"host": self.websocket.host, "port": self.websocket.port}
         if isinstance(self.image, ImageSource):
@@ -361,6 +365,7 @@ CHECKS = {
     "entrypoint": _words,
     "env": env_problem,
     "pull_policy": lambda value: _one_of(value, PullPolicy),
+    "registry_auth": auth_problem,
     "boot_timeout": _seconds,
     "warm": flag_problem,
     "max_duration": _seconds,

@@ -1,4 +1,4 @@
-"""Where a sandbox's root file system comes from: `ImageSource` values, and `Image`, which makes them. No I/O here.
+"""Where a sandbox's root file system comes from: `ImageSource` values, which `Image` makes. No I/O here.
 
 Text is a source too, `image="…"`: a path whose extension is .qcow2, .raw or .vmdk means a disk image; any other path
 means an OCI layout, an archive or a plain folder, whichever it turns out to be; all else is the name of an image.
@@ -159,34 +159,3 @@ def _reference_problem(text: object) -> str | None:
     if "\0" in text or not 1 <= size <= REFERENCE_LIMIT:
         return f"must be 1 to {REFERENCE_LIMIT} bytes without NUL"
     return None
-
-
-class Image:
-    """Root file systems by name: factories of what `image=` takes."""
-
-    @staticmethod
-    def oci(reference: str | os.PathLike[str], *, upper_size_mib: int | None = None) -> ImageSource:
-        """An OCI image: a name, or the path of a layout folder or an archive.
-
-        upper_size_mib: size of the writable layer in MiB, 16 to 1,048,576 (4096). It is sparse: what is not written
-        takes no room.
-        """
-        return ImageSource(ImageKind.OCI, reference, UPPER_SIZE_MIB if upper_size_mib is None else upper_size_mib)
-
-    @staticmethod
-    def disk(
-        path: str | os.PathLike[str], *, fstype: str | None = None, format: str | DiskImageFormat | None = None
-    ) -> ImageSource:
-        """A disk image with a root file system on it or on one of its partitions.
-
-        The guest writes to the file itself; nothing is copied, so each sandbox needs a file of its own. fstype: of the
-        root (found by looking). format: "qcow2", "raw" or "vmdk" (by the extension).
-        """
-        return ImageSource(ImageKind.DISK, path, fstype=fstype, format=format)
-
-    @staticmethod
-    def bind(path: str | os.PathLike[str], *, upper_size_mib: int | None = None) -> ImageSource:
-        """A folder of the host with a root file system in it. The folder is read when the sandbox is created and never
-        written to. upper_size_mib: as for `oci`.
-        """
-        return ImageSource(ImageKind.BIND, path, UPPER_SIZE_MIB if upper_size_mib is None else upper_size_mib)

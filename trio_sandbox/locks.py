@@ -66,9 +66,10 @@ def lock_file(home: Home) -> Iterator[int]:
         os.close(descriptor)
 
 
-def try_lock(descriptor: int, key: str) -> bool:
-    """Lock `key` until the descriptor is closed; False when somebody else has it."""
-    return _try_byte(descriptor, int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big"), fcntl.F_WRLCK)
+def try_lock(descriptor: int, key: str, *, shared: bool = False) -> bool:
+    """Lock `key` until the descriptor is closed; False when somebody else has it. shared: others may too who say so."""
+    byte = int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")
+    return _try_byte(descriptor, byte, fcntl.F_RDLCK if shared else fcntl.F_WRLCK)
 
 
 DISK_BYTE = 1 << 62

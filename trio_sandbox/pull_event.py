@@ -44,6 +44,11 @@ class PullEvent:
     total_bytes: int | None = None
     bytes_read: int | None = None
 
+    @property
+    def is_progress(self) -> bool:
+        """Whether it only tells how far something is, and the next one tells more."""
+        return self.event_type in ("layer_download_progress", "layer_materialize_progress")
+
     def to_plain(self) -> dict[str, Any]:
         """The fields that apply."""
         return attrs.asdict(self, filter=lambda _, value: value is not None)

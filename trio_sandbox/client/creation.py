@@ -2,37 +2,33 @@
 
 The order of things, and what a cancellation at any of them leaves: the process is forked and makes the sandbox; it
 reports that it is ready, or why not; we connect, and say that we have it. Until then closing the leash makes the
-process undo whatever it has begun, and we wait until it has, for at most ABORT_TIMEOUT.
-
-asyncio can cancel a task within an anyio shield (`Task.cancel`, `asyncio.timeout`): see `shielded.py`.
+process undo whatever it has begun, and we wait until it has (`forked.py`).
 """
 
 from __future__ import annotations
 
 import os
-import threading
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
 import attrs
 
 from trio_sandbox.client.connection import open_connection
+from trio_sandbox.client.forked import ForkedWork
 from trio_sandbox.client.ownership import Ownership
 from trio_sandbox.client.remote import CONNECT_TIMEOUT, RemoteControl
-from trio_sandbox.client.report import Report
 from trio_sandbox.client.shielded import shielded
 from trio_sandbox.config import SandboxConfig
 from trio_sandbox.errors import ConnectionLostError
 from trio_sandbox.home import Home
 from trio_sandbox.process.order import KEEP, Order
-from trio_sandbox.process.spawn import Spawned, fork_server
 from trio_sandbox.pull_event import PullEvent
 from trio_sandbox.state.rows import SandboxRow, Tenure
 
-ABORT_TIMEOUT = 15.0
-"""Seconds that a cancelled creation waits until the process has undone what it had begun."""
+T = TypeVar("T")
 
 
 async def make_sandbox(config: SandboxConfig, home: Home, tenure: Tenure, *, detached: bool) -> RemoteControl:
@@ -53,10 +49,7 @@ class Creation:
     """A sandbox process that was asked for. It ends in `taken_over`, or else must be ended by `abort`."""
 
     order: Order
-    _spawned: Spawned
-    _report: Report
-    _is_mine: bool = True
-    _is_off: bool = False
+    _work: ForkedWork
 
     @classmethod
     async def begin(cls, config: SandboxConfig, home: Home, tenure: Tenure, *, detached: bool) -> Creation:
@@ -64,76 +57,37 @@ class Creation:
         if config.ephemeral and tenure is Tenure.NEW:
             tenure = Tenure.EPHEMERAL
         order = Order(config, home, tenure, detached)
-        handover = _Handover(order.to_json())
-        try:
-            await shielded(handover.wait)  # milliseconds, but for the first start of the fork server: half a second
-        except BaseException:
-            if handover.spawned is not None:
-                await shielded(cls.of(order, handover.spawned).abort)  # noqa: ASYNC102 - it is
-            raise
-        assert handover.spawned is not None
-        return cls.of(order, handover.spawned)
-
-    @classmethod
-    def of(cls, order: Order, spawned: Spawned) -> Creation:
-        return cls(order, spawned, Report(spawned.report))
+        return cls(order, await ForkedWork.begin(order.to_json()))
 
     async def next_event(self) -> PullEvent | None:
         """The next step of the image, None when the sandbox is ready. Raises why it never will be."""
-        return await self._report.next_event()
+        return await self._work.next_event()
 
     async def taken_over(self) -> RemoteControl:
         """The sandbox, when it is ready: ours from now on."""
-        while await self._report.next_event() is not None:
+        while await self.next_event() is not None:
             pass
-        ready = self._report.ready
+        work = self._work
+        ready = work.report.ready
         assert ready is not None
         control = await _connected(ready.addresses[0])
         control.home, control.ready = self.order.home, ready
         self._say(KEEP)
-        self._is_mine = False
+        work.is_mine = False
         control.ownership = Ownership(
-            self.order.home, self.order.config.name, self._spawned.pid, self._spawned.leash, self._report
+            self.order.home, self.order.config.name, work.spawned.pid, work.spawned.leash, work.report
         )
         return control
 
     def _say(self, word: bytes) -> None:
         try:
-            os.write(self._spawned.leash, word)
+            os.write(self._work.spawned.leash, word)
         except BrokenPipeError:  # it has ended already: whoever uses the sandbox will hear how
             pass
 
     async def abort(self) -> None:
-        """End the process, with all that it has begun, for at most ABORT_TIMEOUT. Harmless when it was taken over, or
-        ended before. Can be begun again.
-        """
-        if not self._is_mine:
-            return
-        if not self._is_off:
-            self._is_off = True
-            os.close(self._spawned.leash)
-        with anyio.move_on_after(ABORT_TIMEOUT):
-            await self._report.ended()
-        self._is_mine = False
-        os.close(self._spawned.report)
-
-
-class _Handover:
-    """Brings a process from the worker thread to the task that asked for it, whatever became of the task's wait."""
-
-    def __init__(self, order: str) -> None:
-        self.spawned: Spawned | None = None
-        self._order = order
-        self._lock = threading.Lock()
-
-    async def wait(self) -> None:
-        """Return when the process is forked. Can be begun again: there is one process."""
-        await anyio.to_thread.run_sync(self._fork)
-
-    def _fork(self) -> None:
-        with self._lock:
-            if self.spawned is None:
-                self.spawned = fork_server().spawn(self._order)
+        """Undo it, if it was not taken over: see `ForkedWork.abort`."""
+        await self._work.abort()
 
 
 async def _connected(address: str) -> RemoteControl:
@@ -159,6 +113,6 @@ async def connect_to(row: SandboxRow, home: Home, timeout: float) -> RemoteContr
     return control
 
 
-async def in_thread(function: Any, *arguments: Any, **named: Any) -> Any:
+async def in_thread(function: Callable[..., T], *arguments: Any, **named: Any) -> T:
     """A call of the store, which may wait for another process for a moment."""
     return await anyio.to_thread.run_sync(partial(function, *arguments, **named))

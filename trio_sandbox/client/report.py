@@ -1,9 +1,10 @@
-"""What a sandbox process says of its start (`process/order.py`), line by line. anyio only."""
+"""What a forked process says of its work (`process/order.py`, `image_order.py`), line by line. anyio only."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -23,22 +24,26 @@ class Report:
 
     descriptor: int
     ready: Ready | None = None
+    result: Sequence[str] | None = None
     _rest: bytearray = attrs.Factory(bytearray)
 
     async def next_event(self) -> PullEvent | None:
-        """The next step of the image; None when the sandbox is ready, now and ever after.
+        """The next step of the image; None when the sandbox is ready, or the work done, now and ever after.
 
         Raises the error that kept it from that, BootError when the process ended without a word. Cancellation: nothing
         is lost.
         """
-        if self.ready is not None:
+        if self.ready is not None or self.result is not None:
             return None
         message: dict[str, Any] = json.loads(await self._line())
         if "error" in message:
             raise from_plain(message["error"])
         if "pull" in message:
             return PullEvent(**message["pull"])
-        self.ready = Ready.from_plain(message["ready"])
+        if "result" in message:
+            self.result = tuple(message["result"])
+        else:
+            self.ready = Ready.from_plain(message["ready"])
         return None
 
     async def _line(self) -> bytes:
@@ -46,7 +51,7 @@ class Report:
             await anyio.wait_readable(self.descriptor)
             piece = os.read(self.descriptor, READ_SIZE)
             if not piece:
-                raise BootError("process", "the sandbox process ended before it had said anything")
+                raise BootError("process", "the process ended before it had said anything")
             self._rest += piece
         line, _, rest = self._rest.partition(b"\n")
         self._rest = bytearray(rest)

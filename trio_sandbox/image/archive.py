@@ -8,7 +8,7 @@ Rules: names are normalised inside the archive; a link in it may only mean anoth
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
@@ -95,12 +95,26 @@ class ArchiveStore:
         os.close(self._file.descriptor)
 
     def image(self) -> Image:
-        if LAYOUT_FILE in self._members and INDEX_FILE in self._members:
-            check_layout_file(self._document(LAYOUT_FILE))
-            return resolve(choose_image(self._document(INDEX_FILE), self.tag), self._read)
-        if DOCKER_MANIFEST in self._members:
-            return self._docker_image()
-        raise ImageFault(f"it is no image archive: it has neither {INDEX_FILE} nor {DOCKER_MANIFEST}")
+        index = self.index()
+        if index is not None:
+            return resolve(choose_image(index, self.tag), self.read)
+        return self.docker_image(_choose_docker_image(self.docker_entries(), self.tag))[0]
+
+    def index(self) -> bytes | None:
+        """The top index of an OCI archive; None for a Docker archive."""
+        if LAYOUT_FILE not in self._members or INDEX_FILE not in self._members:
+            return None
+        check_layout_file(self._document(LAYOUT_FILE))
+        return self._document(INDEX_FILE)
+
+    def docker_entries(self) -> list[dict[str, Any]]:
+        """The images of a Docker archive, as its manifest describes them. Raises ImageFault when it is none."""
+        if DOCKER_MANIFEST not in self._members:
+            raise ImageFault(f"it is no image archive: it has neither {INDEX_FILE} nor {DOCKER_MANIFEST}")
+        entries = parse_json(self._document(DOCKER_MANIFEST), DOCKER_MANIFEST)
+        if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+            raise ImageFault(f"{DOCKER_MANIFEST} does not list an image")
+        return entries
 
     def layer(self, layer: Layer) -> Blob:
         if layer.size is None:
@@ -141,11 +155,12 @@ class ArchiveStore:
             raise ImageFault(f"{name!a} has {blob.size} bytes; {MAX_DOCUMENT_BYTES} are allowed")
         return blob.read_at(0, blob.size)
 
-    def _read(self, descriptor: Descriptor) -> bytes:
+    def read(self, descriptor: Descriptor) -> bytes:
+        """The bytes of a document, for `oci.read_verified`, which checks them."""
         return self._member(_blob_name(descriptor.digest)).read_at(0, MAX_DOCUMENT_BYTES + 1)
 
-    def _docker_image(self) -> Image:
-        entry = _choose_docker_image(self._document(DOCKER_MANIFEST), self.tag)
+    def docker_image(self, entry: dict[str, Any]) -> tuple[Image, bytes]:
+        """One image of a Docker archive, and its configuration."""
         name = _member_name(entry.get("Config"))
         data = self._document(name)
         digest = digest_of(data)
@@ -156,11 +171,10 @@ class ArchiveStore:
         layers = entry.get("Layers")
         if not isinstance(layers, list) or len(layers) != len(diff_ids):
             raise ImageFault(f"{DOCKER_MANIFEST} does not list the {len(diff_ids)} layers of the configuration")
+        places = map(_member_name, layers)
         return Image(
-            digest,
-            config,
-            tuple(Layer(diff_id, _member_name(layer), None) for diff_id, layer in zip(diff_ids, layers, strict=True)),
-        )
+            digest, config, tuple(Layer(diff_id, place, None) for diff_id, place in zip(diff_ids, places, strict=True))
+        ), data
 
 
 def _unpack(blob: Blob, home: Home, meter: Meter, limits: Limits) -> Blob:
@@ -184,23 +198,21 @@ def _unpack(blob: Blob, home: Home, meter: Meter, limits: Limits) -> Blob:
     return Blob(blob.name, descriptor, 0, size)
 
 
-def _choose_docker_image(data: bytes, tag: str | None) -> dict[str, Any]:
-    entries = parse_json(data, DOCKER_MANIFEST)
-    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise ImageFault(f"{DOCKER_MANIFEST} does not list an image")
+def _choose_docker_image(entries: Sequence[dict[str, Any]], tag: str | None) -> dict[str, Any]:
     if tag is None and len(entries) == 1:
-        return dict(entries[0])
+        return entries[0]
     names = []
     for entry in entries:
-        for name in _docker_tags(entry):
+        for name in docker_tags(entry):
             names.append(name)
             if (tag or "latest") in (name, name.rpartition(":")[2]):
-                return dict(entry)
+                return entry
     wanted = f"it has no tag {tag!r}" if tag else "it holds several images; add a tag as :TAG to the path"
     raise NoSuchImage(f"{wanted}; it has: {', '.join(names) or 'no tags'}")
 
 
-def _docker_tags(entry: dict[str, Any]) -> Iterable[str]:
+def docker_tags(entry: dict[str, Any]) -> list[str]:
+    """The whole names of an image of a Docker archive."""
     tags = entry.get("RepoTags")
     return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
 

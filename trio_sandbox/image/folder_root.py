@@ -25,8 +25,9 @@ from trio_sandbox.image.limits import DEFAULT_LIMITS, Limits
 from trio_sandbox.image.oci import ImageConfig
 from trio_sandbox.image.pinned import pinned_chain_ids
 from trio_sandbox.image.progress import Meter, Progress
-from trio_sandbox.image.rootfs import RootFilesystem, build_squashfs, is_sound, squashfs_path
+from trio_sandbox.image.rootfs import RootFilesystem, build_squashfs
 from trio_sandbox.image.sink import Sink
+from trio_sandbox.image.squashfs import is_sound, squashfs_path
 from trio_sandbox.pull_event import OnPull, PullEvent, ignore
 
 KEPT = 4

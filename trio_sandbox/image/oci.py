@@ -38,6 +38,7 @@ MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.v2+json",
 )
 CONFIG_TYPES = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
+LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 LAYER_TYPES = frozenset(
     [
         *(f"application/vnd.oci.image.layer.v1.tar{end}" for end in ("", "+gzip", "+zstd")),
@@ -47,6 +48,9 @@ LAYER_TYPES = frozenset(
     ]
 )
 REF_NAME = "org.opencontainers.image.ref.name"
+"""Annotation of an index entry: a tag, or by some programs the whole name."""
+NAME_ANNOTATION = "io.containerd.image.name"
+"""The same, always the whole name."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64", "ppc64le": "ppc64le", "s390x": "s390x"}
@@ -68,6 +72,8 @@ class Descriptor:
     ref_name: str | None = None
     platform: str | None = None
     """`os/architecture`, or None where the document does not say."""
+    image_name: str | None = None
+    """The whole name of the image, where an archive gives it."""
 
     @property
     def hex(self) -> str:
@@ -117,6 +123,11 @@ class Image:
         return chain
 
 
+def is_digest(value: object) -> bool:
+    """Whether `value` is a sha256 digest as the OCI writes it."""
+    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
+
+
 def digest_of(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
@@ -127,14 +138,7 @@ def resolve(root: Descriptor, read: Callable[[Descriptor], bytes], *, architectu
     `read` returns the bytes of a blob; they are checked here. Raises ImageFault, NoSuchImage, UnsupportedError.
     """
     architecture = architecture or host_architecture()
-    for _ in range(MAX_INDEX_DEPTH):
-        if root.media_type not in INDEX_TYPES:
-            break
-        root = choose_platform(parse_index(read_verified(root, read)), architecture)
-    else:
-        raise ImageFault(f"more than {MAX_INDEX_DEPTH} indexes inside each other")
-    if root.media_type not in MANIFEST_TYPES:
-        raise UnsupportedError(f"an image of type {root.media_type!r}", "use an OCI v1 or Docker schema 2 image")
+    root = find_manifest(root, read, architecture)
     config_descriptor, layers = parse_manifest(read_verified(root, read), root.media_type)
     config, diff_ids = parse_config(read_verified(config_descriptor, read), architecture)
     if len(diff_ids) != len(layers):
@@ -144,6 +148,19 @@ def resolve(root: Descriptor, read: Callable[[Descriptor], bytes], *, architectu
         config,
         tuple(Layer(diff_id, layer.digest, layer.size) for diff_id, layer in zip(diff_ids, layers, strict=True)),
     )
+
+
+def find_manifest(root: Descriptor, read: Callable[[Descriptor], bytes], architecture: str) -> Descriptor:
+    """The manifest for linux on `architecture` that `root` (an index or a manifest) leads to. Raises as `resolve`."""
+    for _ in range(MAX_INDEX_DEPTH):
+        if root.media_type not in INDEX_TYPES:
+            break
+        root = choose_platform(parse_index(read_verified(root, read)), architecture)
+    else:
+        raise ImageFault(f"more than {MAX_INDEX_DEPTH} indexes inside each other")
+    if root.media_type not in MANIFEST_TYPES:
+        raise UnsupportedError(f"an image of type {root.media_type!r}", "use an OCI v1 or Docker schema 2 image")
+    return root
 
 
 def read_verified(descriptor: Descriptor, read: Callable[[Descriptor], bytes]) -> bytes:
@@ -291,9 +308,9 @@ def _texts(document: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 
 def _digest(value: object, what: str) -> str:
-    if not isinstance(value, str) or _DIGEST.fullmatch(value) is None:
+    if not is_digest(value):
         raise ImageFault(f"{what} is no sha256 digest: {str(value)[:100]!r}")
-    return value
+    return str(value)
 
 
 def _descriptor(value: object, what: str) -> Descriptor:
@@ -302,7 +319,7 @@ def _descriptor(value: object, what: str) -> Descriptor:
     if type(size) is not int or size < 0:
         raise ImageFault(f"{what} has no valid size")
     annotations = _object(entry.get("annotations") or {}, f"annotations of {what}")
-    ref_name = annotations.get(REF_NAME)
+    ref_name, image_name = annotations.get(REF_NAME), annotations.get(NAME_ANNOTATION)
     platform = None
     if entry.get("platform") is not None:
         fields = _object(entry["platform"], f"platform of {what}")
@@ -313,6 +330,7 @@ def _descriptor(value: object, what: str) -> Descriptor:
         size=size,
         ref_name=ref_name if isinstance(ref_name, str) else None,
         platform=platform,
+        image_name=image_name if isinstance(image_name, str) else None,
     )
 
 

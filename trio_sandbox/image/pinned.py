@@ -11,7 +11,8 @@ from trio_sandbox.errors import ImageNotFoundError, InvalidImageError
 from trio_sandbox.files import publish_bytes
 from trio_sandbox.home import Home
 from trio_sandbox.image.oci import ImageConfig
-from trio_sandbox.image.rootfs import RootFilesystem, is_sound, squashfs_path
+from trio_sandbox.image.rootfs import RootFilesystem
+from trio_sandbox.image.squashfs import is_sound, squashfs_path
 
 NAME = "image.json"
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
 import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
@@ -24,31 +23,29 @@ from trio_sandbox.files import anonymous_file, descriptor_path, publish, storage
 from trio_sandbox.home import Home
 from trio_sandbox.image.archive import ArchiveStore
 from trio_sandbox.image.blobs import ImageStore
+from trio_sandbox.image.cache.keys import rootfs_key
+from trio_sandbox.image.cache.leases import Lease
 from trio_sandbox.image.faults import blame
 from trio_sandbox.image.layout import LayoutStore
 from trio_sandbox.image.limits import DEFAULT_LIMITS, Limits
 from trio_sandbox.image.merge import Contradicted, merge_layers
+from trio_sandbox.image.observed import observed
 from trio_sandbox.image.oci import Image, ImageConfig
 from trio_sandbox.image.progress import Meter, Progress
 from trio_sandbox.image.reference import ImageLocation, locate_image
 from trio_sandbox.image.remembered import recall, record_of, remember
 from trio_sandbox.image.sink import PipeSink, Sink, widen
+from trio_sandbox.image.squashfs import is_sound, squashfs_path
 from trio_sandbox.pull_event import OnPull, PullEvent, ignore
 from trio_sandbox.tools import ToolError, run_tool
 
 __all__ = ["ImageConfig", "RootFilesystem", "prepare_rootfs"]
-
-FORMAT = 2
-"""Of what this module makes from given layers. A change makes the cache build anew."""
 
 PACKER = "tar2sqfs"
 PACKER_OPTIONS = ("--quiet", "--force", "--no-skip", "--compressor", "lz4")
 """lz4 packs a base image of 170 MB in 0.4 s, zstd in 0.6 s, into 78 MB and 56 MB. A guest under software emulation pays
 more for zstd at every read."""
 
-_SUPERBLOCK = struct.Struct("<4s24xHH8xQ")
-"""Magic, version, and bytes used, of a squashfs 4.0 superblock."""
-_ALIGNMENT = 4096
 PROBE_BYTES = 1 << 20
 """More than the packer writes at once: if it found no room for that, there is none for this."""
 
@@ -68,6 +65,12 @@ class RootFilesystem:
     is_folder: bool = False
     """Whether it was a folder of the host, which is likely to be another one soon."""
 
+    @classmethod
+    def of(cls, reference: str, image: Image, home: Home) -> RootFilesystem:
+        """That of an image, where it is when it has been built."""
+        path = squashfs_path(image.chain_id, home)
+        return cls(reference, path, image.chain_id, image.manifest_digest, image.config)
+
 
 async def prepare_rootfs(
     image: str | os.PathLike[str],
@@ -76,8 +79,11 @@ async def prepare_rootfs(
     progress: Progress | None = None,
     on_pull: OnPull = ignore,
     limits: Limits = DEFAULT_LIMITS,
+    lease: Lease | None = None,
 ) -> RootFilesystem:
-    """The root file system of `image`, from the cache or built now. on_pull: told each step, in this task.
+    """The root file system of an image on this machine's disk, from the cache or built now.
+
+    on_pull: told each step, in this task. lease: keeps it from being removed, as long as the lease lasts.
 
     Several callers, in one process or in many, build it once. Cancellation, or the death of this process, leaves
     nothing behind. Raises InvalidConfigError, UnsupportedError, ImageNotFoundError, InvalidImageError, StorageError,
@@ -89,64 +95,76 @@ async def prepare_rootfs(
         with storage_errors(location.path):
             record = record_of(location, home)
         found = recall(record) if record is not None else None
-        if found is None or not is_sound(_path_of(found, home)):
-            found = await _find_and_build(location, home, progress, on_pull, limits)
+        if found is not None:
+            await _rely_on(found, lease)
+        if found is None or not is_sound(squashfs_path(found.chain_id, home)):
+            found = await _find_and_build(location, home, progress, on_pull, limits, lease)
             if record is not None:
                 with suppress(StorageError):  # only the next look-up is slower
                     remember(record, found)
         else:
-            on_pull(_resolved(location, found))
+            on_pull(resolved_event(location.reference, found))
     on_pull(PullEvent("complete", reference=location.reference, layer_count=len(found.layers)))
-    return RootFilesystem(
-        location.reference, _path_of(found, home), found.chain_id, found.manifest_digest, found.config
-    )
+    return RootFilesystem.of(location.reference, found, home)
 
 
-def _resolved(location: ImageLocation, image: Image) -> PullEvent:
+def resolved_event(reference: str, image: Image, missing: int = 0) -> PullEvent:
+    """What `image` turned out to be. missing: bytes that are to be downloaded."""
     return PullEvent(
         "resolved",
-        reference=location.reference,
+        reference=reference,
         manifest_digest=image.manifest_digest,
         layer_count=len(image.layers),
-        total_download_bytes=0,  # all of it is here
+        total_download_bytes=missing,
     )
 
 
-def _path_of(image: Image, home: Home) -> Path:
-    return squashfs_path(image.chain_id, home)
-
-
-def squashfs_path(chain_id: str, home: Home) -> Path:
-    """Where the root file system made of these layers is, if it was made."""
-    return home.rootfs / f"{chain_id.removeprefix('sha256:')}.v{FORMAT}.squashfs"
-
-
-def is_sound(path: Path) -> bool:
-    """Whether `path` is a squashfs of the length that it claims. Damage inside is the guest's to find."""
-    try:
-        with path.open("rb") as file:
-            magic, major, minor, used = _SUPERBLOCK.unpack(file.read(_SUPERBLOCK.size))
-            size = os.fstat(file.fileno()).st_size
-    except (OSError, struct.error):
-        return False
-    return magic == b"hsqs" and (major, minor) == (4, 0) and size == -(-used // _ALIGNMENT) * _ALIGNMENT
+async def _rely_on(image: Image, lease: Lease | None) -> None:
+    if lease is not None:
+        await lease.add([rootfs_key(image.chain_id)])
 
 
 async def _find_and_build(
-    location: ImageLocation, home: Home, progress: Progress | None, on_pull: OnPull, limits: Limits
+    location: ImageLocation,
+    home: Home,
+    progress: Progress | None,
+    on_pull: OnPull,
+    limits: Limits,
+    lease: Lease | None,
 ) -> Image:
     store = await _open_store(location, home, Meter(progress), limits)
     with closing(store):
         image = await trio.to_thread.run_sync(store.image)
-        on_pull(_resolved(location, image))
-        path = _path_of(image, home)
-        if not is_sound(path):
-            async with exclusively(home, path.name):
-                if not is_sound(path):
-                    on_pull(PullEvent("stitch_merging_trees", layer_count=len(image.layers)))
-                    await _build(image, store, path, Meter(progress), limits)
-                    on_pull(PullEvent("stitch_complete"))
+        on_pull(resolved_event(location.reference, image))
+        await _rely_on(image, lease)
+        await ensure_built(image, store, home, progress=progress, on_pull=on_pull, limits=limits)
     return image
+
+
+async def ensure_built(
+    image: Image,
+    store: ImageStore,
+    home: Home,
+    *,
+    progress: Progress | None = None,
+    on_pull: OnPull = ignore,
+    limits: Limits = DEFAULT_LIMITS,
+) -> None:
+    """Have the root file system of `image` in the cache, made of the layers in `store` unless it is there already.
+
+    Of several callers, in one process or in many, one makes it. Raises ImageFault for what is wrong with the layers,
+    StorageError, HostNotReadyError. Cancellation leaves nothing.
+    """
+    path = squashfs_path(image.chain_id, home)
+    if is_sound(path):
+        return
+    async with exclusively(home, path.name):
+        if is_sound(path):
+            return
+        on_pull(PullEvent("stitch_merging_trees", layer_count=len(image.layers)))
+        async with observed(image, store, on_pull) as watched:
+            await _build(image, watched, path, Meter(progress), limits)
+        on_pull(PullEvent("stitch_complete"))
 
 
 async def _open_store(location: ImageLocation, home: Home, meter: Meter, limits: Limits) -> ImageStore:

@@ -37,13 +37,14 @@ class Order:
     detached: bool
 
     def to_json(self) -> str:
-        """Whole, with the bearer token that a configuration leaves out. Paths are absolute."""
+        """Whole, with what is secret and a configuration leaves out. Paths are absolute."""
         folder = os.getcwd()
-        websocket = self.config.websocket
+        websocket, auth = self.config.websocket, self.config.registry_auth
         return json.dumps(
             {
                 "config": self.config.in_folder(folder).to_json(),
                 "token": websocket.token if websocket is not None else None,
+                "registry_auth": attrs.asdict(auth) if auth is not None else None,
                 "home": os.path.join(folder, self.home.root),
                 "tenure": self.tenure.value,
                 "detached": self.detached,
@@ -54,7 +55,7 @@ class Order:
     def from_json(cls, text: str) -> Order:
         """What `to_json` wrote."""
         plain = json.loads(text)
-        config = SandboxConfig.from_json(plain["config"])
+        config = attrs.evolve(SandboxConfig.from_json(plain["config"]), registry_auth=plain["registry_auth"])
         if config.websocket is not None:
             websocket: WebSocketAddress = attrs.evolve(config.websocket, token=plain["token"])
             config = attrs.evolve(config, websocket=websocket)

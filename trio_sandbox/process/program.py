@@ -6,9 +6,7 @@ creator, which says the same should a relative of the creator hold the leash's o
 
 from __future__ import annotations
 
-import json
 import os
-import select
 from functools import partial
 from typing import Any
 
@@ -17,8 +15,11 @@ import trio
 
 from trio_sandbox.lifecycle import EndReason
 from trio_sandbox.logs.runtime_log import set_verbosity
+from trio_sandbox.process.image_order import ImageOrder, is_image_order
+from trio_sandbox.process.image_program import work_on_images
 from trio_sandbox.process.order import DISCARD, FREE, Order, Ready
 from trio_sandbox.process.plain_errors import to_plain
+from trio_sandbox.process.reporting import say, say_event
 from trio_sandbox.pull_event import PullEvent
 from trio_sandbox.runtime import Runtime
 from trio_sandbox.sandbox import serve_sandbox
@@ -32,8 +33,11 @@ PARENT_GONE_TIMEOUT = 10.0
 def run(creator: int, payload: int, report: int, leash: int) -> int:
     """Be the sandbox process until its sandbox has ended; the exit status. The descriptors are ours."""
     with open(payload, encoding="utf-8") as file:
-        order = Order.from_json(file.read())
+        text = file.read()
     _leave_terminal()
+    if is_image_order(text):
+        return work_on_images(ImageOrder.from_json(text), creator, report, leash)
+    order = Order.from_json(text)
     creation = _Creation(report, leash, creator, order.detached)
     set_verbosity(order.config.log_level)
     try:
@@ -107,25 +111,11 @@ class _Creation:
 
     def say(self, message: dict[str, Any]) -> None:
         """Say something that matters; waits until it is read, or nobody is left to read it."""
-        line = json.dumps(message).encode() + b"\n"
-        try:
-            while line:
-                line = line[os.write(self.report, line) :]
-        except BrokenPipeError:
-            pass  # nobody wants to know any more
+        say(self.report, message)
 
     def pulled(self, event: PullEvent) -> None:
         """Say how far the image is, if there is room for it: nobody need listen."""
-        line = json.dumps({"pull": event.to_plain()}).encode() + b"\n"
-        if len(line) > select.PIPE_BUF:
-            return
-        os.set_blocking(self.report, False)
-        try:
-            os.write(self.report, line)  # whole or not at all
-        except (BlockingIOError, BrokenPipeError):
-            pass
-        finally:
-            os.set_blocking(self.report, True)
+        say_event(self.report, event)
 
     # -- what is heard
 

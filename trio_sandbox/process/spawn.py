@@ -7,12 +7,14 @@ thread. One fork server for each process that asks; a process that was forked it
 from __future__ import annotations
 
 import atexit
+import fcntl
 import json
 import os
 import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import attrs
 
@@ -20,6 +22,9 @@ from trio_sandbox.errors import HostNotReadyError
 
 START_TIMEOUT = 60.0
 """Seconds for a fork server to import the runtime. Half a second is usual."""
+
+REPORT_BYTES = 1 << 20
+"""Of what a process says and nobody has read: room for all events of an image of 256 layers, but for its progress."""
 
 
 @attrs.frozen
@@ -68,6 +73,8 @@ class ForkServer:
         """Fork a sandbox process with `payload` as its order. Raises HostNotReadyError."""
         order = os.memfd_create("order")
         report, their_report = os.pipe2(os.O_CLOEXEC)
+        with suppress(OSError):  # where this user has many pipes: then events are lost sooner
+            fcntl.fcntl(report, fcntl.F_SETPIPE_SZ, REPORT_BYTES)
         their_leash, leash = os.pipe2(os.O_CLOEXEC)
         try:
             with open(order, "w", encoding="utf-8", closefd=False) as file:
