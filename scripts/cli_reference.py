@@ -37,7 +37,11 @@ def _entry(top: click.Context, name: str) -> str:
     command = program.get_command(top, name)
     assert command is not None
     context = click.Context(command, info_name=name, parent=top, **SETTINGS)
-    return f"### {name}\n\n{_block(command.get_help(context))}"
+    entry = f"### {name}\n\n{_block(command.get_help(context))}"
+    if isinstance(command, click.Group):
+        for word, inner in command.commands.items():
+            entry += "\n" + _block(inner.get_help(click.Context(inner, info_name=word, parent=context, **SETTINGS)))
+    return entry
 
 
 def _block(text: str) -> str:

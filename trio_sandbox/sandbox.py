@@ -213,15 +213,17 @@ def _with_upper(plan: MachinePlan, record: Record) -> Iterator[MachinePlan]:
                 yield attrs.evolve(plan, durable=True, upper=descriptor)
 
 
-async def _hosted(config: SandboxConfig, home: Home, tenure: Tenure, *, task_status: trio.TaskStatus[Runtime]) -> None:
+async def _hosted(
+    config: SandboxConfig, home: Home, tenure: Tenure, on_pull: OnPull, *, task_status: trio.TaskStatus[Runtime]
+) -> None:
     """A sandbox in somebody's block: when it ends as it was asked to, the block goes on with a handle that says so."""
-    await serve_sandbox(config, home, tenure=tenure, task_status=task_status)
+    await serve_sandbox(config, home, tenure=tenure, on_pull=on_pull, task_status=task_status)
     await trio.sleep_forever()
 
 
 @asynccontextmanager
 async def open_sandbox(
-    name: str, *, home: Home | None = None, keep: bool = False, **options: Any
+    name: str, *, home: Home | None = None, keep: bool = False, on_pull: OnPull = ignore, **options: Any
 ) -> AsyncIterator[Sandbox]:
     """A sandbox for the length of a block: `async with open_sandbox("worker", image="local/base") as sb:`.
 
@@ -229,7 +231,8 @@ async def open_sandbox(
     image: `local/NAME`, the path of an OCI layout, an OCI or Docker archive, a disk image (.qcow2, .raw, .vmdk: the
     guest writes to the file itself) or a folder (which is only read), or a value of `Image`. Required.
     cpus: virtual CPUs (1). memory: MiB (512). workdir, user: of programs (the image's, else "/" and root).
-    shell: of `shell()` ("/bin/sh"). hostname (the name). env: for every program. pull_policy ("if-missing").
+    shell: of `shell()` ("/bin/sh"). hostname (the name). env: for every program. pull_policy: when a
+    registry is asked for an image ("if-missing"). registry_auth: a RegistryAuth for it (what the machine knows).
     boot_timeout: seconds to the ready state (60). warm: clone a template where one is or can be made (True); clones of
     one template share the layout of their kernels' address space, which False avoids at the price of a boot.
     listen: path of a Unix socket on which other processes of this user may connect. websocket: a WebSocketAddress on
@@ -241,7 +244,8 @@ async def open_sandbox(
     quiet_logs: do not log what programs print. log_level: of the logger "trio_sandbox", what goes to runtime.log: a
     LogLevel (all that the program lets through). home: the data folder (`Home.default()`). keep: at the end of the
     block the sandbox is stopped, with its data written, and stays, for `Sandbox.start` (False: it is killed and
-    removed; one whose root is a disk image is stopped first, since the file is the user's).
+    removed; one whose root is a disk image is stopped first, since the file is the user's). on_pull: called
+    with each PullEvent, what happens to the image, before it is ready.
 
     Entering raises InvalidConfigError (all problems at once), UnsupportedError for a documented option that is not
     built yet, SandboxAlreadyExistsError, HostNotReadyError, ImageError, StorageError, BootError or PatchFailedError;
@@ -252,7 +256,7 @@ async def open_sandbox(
     config = SandboxConfig.from_options(name, options)
     has_lasting_disk = keep or config.has_disk_root
     tenure = Tenure.NEW if keep else Tenure.EPHEMERAL
-    async with service(_hosted, config, home or Home.default(), tenure, name=f"sandbox {name}") as runtime:
+    async with service(_hosted, config, home or Home.default(), tenure, on_pull, name=f"sandbox {name}") as runtime:
         try:
             yield Sandbox(runtime)
         except trio.Cancelled:

@@ -109,6 +109,7 @@ def make_image(
     config: dict[str, Any] | None = None,
     architecture: str | None = None,
     tag: str | None = None,
+    created: object = None,
     into: TestImage | None = None,
 ) -> TestImage:
     """An image of the given plain layer tars, alone or beside others in `into`."""
@@ -122,6 +123,8 @@ def make_image(
         "config": config or {},
         "rootfs": {"type": "layers", "diff_ids": [sha256(layer) for layer in layers]},
     }
+    if created is not None:
+        document["created"] = created
     described = image.add_json(document, CONFIG)
     image.config_digest = described["digest"]
     manifest = {

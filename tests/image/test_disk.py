@@ -20,6 +20,7 @@ import trio.testing
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from trio_sandbox.client.image import Image
 from trio_sandbox.errors import (
     ImageInUseError,
     ImageNotFoundError,
@@ -35,7 +36,7 @@ from trio_sandbox.image.faults import ImageFault
 from trio_sandbox.image.progress import Meter
 from trio_sandbox.image.qcow2 import check_qcow2
 from trio_sandbox.image.vmdk import check_vmdk
-from trio_sandbox.image_source import Image, ImageSource
+from trio_sandbox.image_source import ImageSource
 
 pytestmark = [
     pytest.mark.anyio,

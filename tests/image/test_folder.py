@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from trio_sandbox.client.image import Image
 from trio_sandbox.errors import ImageNotFoundError, InvalidImageError
 from trio_sandbox.home import Home
 from trio_sandbox.image import folder as folder_module
@@ -30,7 +31,7 @@ from trio_sandbox.image.limits import DEFAULT_LIMITS, Limits
 from trio_sandbox.image.pinned import pin, pinned
 from trio_sandbox.image.progress import Meter
 from trio_sandbox.image.root import prepare_root
-from trio_sandbox.image_source import Image, ImageSource
+from trio_sandbox.image_source import ImageSource
 
 pytestmark = pytest.mark.anyio
 NO_METER = Meter(threaded=False)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
 
@@ -17,20 +16,19 @@ from trio_sandbox.cli.options import (
     labels,
     machine_options,
     program_options,
+    pull_option,
     scripts,
 )
-
-if TYPE_CHECKING:
-    from trio_sandbox.pull_event import PullEvent
-
-CLEAR = "\r\x1b[K"
 
 
 @click.command()
 @click.argument("name")
 @click.option(
-    "--image", required=True, help="local/NAME, or the path of an OCI layout, an archive, a disk image or a folder."
+    "--image",
+    required=True,
+    help="A name, local/NAME, or the path of an OCI layout, an archive, a disk image or a folder.",
 )
+@pull_option
 @machine_options
 @program_options
 @image_options
@@ -80,40 +78,13 @@ def create(
 
 async def create_detached(name: str, options: Mapping[str, Any], replace: bool, quiet: bool) -> None:
     """The whole of `create`."""
+    from trio_sandbox.cli.pull_progress import shown_progress
     from trio_sandbox.client.sandbox import Sandbox
 
-    with _progress_line(not quiet and sys.stderr.isatty()) as show:
+    with shown_progress(is_shown=not quiet and sys.stderr.isatty()) as show:
         async with Sandbox.create_with_progress(name, detached=True, replace=replace, **options) as session:
             async for event in session.progress:
                 show(event)
             sandbox = await session.result()
             await sandbox.detach()
     click.echo(name)
-
-
-@contextmanager
-def _progress_line(is_shown: bool) -> Iterator[Callable[[PullEvent], None]]:
-    """What happens to the image, in the terminal's last line, which is empty again at the end."""
-
-    def show(event: PullEvent) -> None:
-        if is_shown:
-            click.echo(f"{CLEAR}{progress_line(event)}", err=True, nl=False)
-
-    try:
-        yield show
-    finally:
-        if is_shown:
-            click.echo(CLEAR, err=True, nl=False)
-
-
-def progress_line(event: PullEvent) -> str:
-    """One event in words."""
-    from trio_sandbox.cli.output import plain, size
-
-    words = event.event_type.replace("_", " ")
-    done = event.downloaded_bytes if event.downloaded_bytes is not None else event.bytes_read
-    if event.layer_index is not None:
-        words += f" {event.layer_index + 1}"
-    if done is not None:
-        words += f" {size(done)}" + (f" of {size(event.total_bytes)}" if event.total_bytes else "")
-    return f"image {plain(event.reference or '')}: {words} …"

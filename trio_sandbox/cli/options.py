@@ -92,6 +92,18 @@ def machine_options(function: F) -> F:
     return function
 
 
+def pull_option(function: F) -> F:
+    """`--pull`, as `pull_policy`."""
+    return click.option(
+        "--pull",
+        "pull_policy",
+        type=click.Choice(["always", "if-missing", "never"]),
+        default="if-missing",
+        show_default=True,
+        help="When a registry is asked for the image.",
+    )(function)
+
+
 def label_option(function: F) -> F:
     """`--label`, for `labels`."""
     return click.option(

@@ -39,6 +39,14 @@ SECTIONS = {
         "wait": ("trio_sandbox.cli.lifecycle:wait", "Wait for the end of sandboxes and print their exit codes."),
         "rm": ("trio_sandbox.cli.lifecycle:rm", "Remove sandboxes and all that they kept."),
     },
+    "Images": {
+        "pull": ("trio_sandbox.cli.pull:pull", "Bring an image from its registry."),
+        "images": ("trio_sandbox.cli.images:images", "List the images that are here."),
+        "rmi": ("trio_sandbox.cli.images:rmi", "Remove images."),
+        "load": ("trio_sandbox.cli.pull:load", "Take images from an archive."),
+        "save": ("trio_sandbox.cli.pull:save", "Write images to an archive."),
+        "image": ("trio_sandbox.cli.images:image", "Look at images, and remove what is not needed."),
+    },
     "What they are and do": {
         "ls": ("trio_sandbox.cli.listing:ls", "List sandboxes."),
         "ps": ("trio_sandbox.cli.listing:ls", "The same as ls."),

@@ -5,7 +5,9 @@ terminal's streams.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -19,6 +21,7 @@ from trio_sandbox.cli.options import (
     labels,
     machine_options,
     program_options,
+    pull_option,
     scripts,
     timeout_option,
 )
@@ -34,6 +37,7 @@ SHELL = "/bin/sh"
 @click.option("--name", default=None, help="Name of the sandbox; made up when not given.")
 @click.option("-i", "--interactive", is_flag=True, help="Accepted and not needed: standard input is always passed in.")
 @click.option("-t", "--tty", is_flag=True, help="Give the command a terminal, and bridge this one to it.")
+@pull_option
 @machine_options
 @program_options
 @image_options
@@ -47,6 +51,7 @@ def run(
     name: str | None,
     interactive: bool,
     tty: bool,
+    pull_policy: str,
     cpus: int,
     memory: int,
     cold: bool,
@@ -75,6 +80,7 @@ def run(
 
     options: dict[str, Any] = {
         "image": image,
+        "pull_policy": pull_policy,
         "cpus": cpus,
         "memory": memory,
         "env": environment(env),
@@ -93,11 +99,14 @@ def run(
 async def run_to_end(name: str, options: Mapping[str, Any], program: Program, timings: bool) -> int:
     """The whole of `run`: returns the exit code."""
     from trio_sandbox.cli.programs import run_program
+    from trio_sandbox.cli.pull_progress import shown_progress
     from trio_sandbox.cli.streams import status_of
     from trio_sandbox.errors import ExecFailedError
     from trio_sandbox.sandbox import open_sandbox
 
-    async with open_sandbox(name, **options) as sandbox:
+    async with AsyncExitStack() as stack:
+        with shown_progress(is_shown=sys.stderr.isatty()) as show:
+            sandbox = await stack.enter_async_context(open_sandbox(name, on_pull=show, **options))
         if timings:
             click.echo(timeline(sandbox.timings), err=True)
         try:

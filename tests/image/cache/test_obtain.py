@@ -27,7 +27,9 @@ NOISE = random.Random(6).randbytes(200_000)
 
 
 def demo(text: str = "one", *, compression: str = "gzip") -> TestImage:
-    return make_image([layer_tar([Item("noise", NOISE)]), layer_tar([Item("a", text.encode())])], compression=compression)
+    return make_image(
+        [layer_tar([Item("noise", NOISE)]), layer_tar([Item("a", text.encode())])], compression=compression
+    )
 
 
 def nobody() -> Remote:
@@ -162,7 +164,7 @@ async def test_what_was_interrupted_goes_on(home: Home) -> None:
     before = sum(registry.served.values())
     rest = Registry(registry.image)
     await obtain(home, rest)
-    assert 0 < before
+    assert before > 0
     assert before + sum(rest.served.values()) == sum(layer.size for layer in found(registry.image).layers)
     assert list(BlobCache(home).parts.iterdir()) == []
 

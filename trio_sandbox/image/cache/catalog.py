@@ -76,7 +76,7 @@ class Catalog:
             disk_bytes=self.disk_bytes(contents.blobs, [image.chain_id]),
             created_at=self._created_at(contents),
             pulled_at=record.pulled_ns / NS_PER_MS,
-            last_used_at=record.used_ns / NS_PER_MS,
+            last_used_at=max(record.used_ns, record.pulled_ns) / NS_PER_MS,
         )
 
     def detail(self, image: CachedImage) -> ImageDetail:

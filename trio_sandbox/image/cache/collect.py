@@ -8,6 +8,7 @@ stands on goes, and a removal that is killed in the middle leaves only what the 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 
@@ -27,6 +28,8 @@ from trio_sandbox.locks import held_if_free, lock_file, try_lock
 
 PIN = "image.json"
 """In the folder of a sandbox that stays: what it stands on (`image/pinned.py`)."""
+UNNAMED_AGE = 3600.0
+"""Seconds after which nobody is about to name a file any more."""
 
 
 def remove_image(home: Home, reference: str, name: str, *, force: bool = False) -> ImagePruneReport:
@@ -47,7 +50,7 @@ def remove_image(home: Home, reference: str, name: str, *, force: bool = False) 
     if force or _has_other_name(image, catalog):
         records.discard(reference)
     elif (users := _discard_unless_used(image, home)) is not None:
-        raise ImageInUseError(name, f"{users}; remove that first, or force the removal")
+        raise ImageInUseError(name, f"{users}; end and remove what does first, or force it")
     return attrs.evolve(sweep(home, image.contents.blobs, [image.chain_id]), images_removed=(reference,))
 
 
@@ -61,7 +64,7 @@ def prune(home: Home, *, unused: bool = False) -> ImagePruneReport:
         for image in catalog.all():
             if _discard_unless_used(image, home) is None:
                 removed.append(image.record.reference)
-    freed = BlobCache(home).trim_parts(most=0)
+    freed = BlobCache(home).trim_parts(most=0) + _remove_unnamed(home)
     report = sweep(home)
     return attrs.evolve(report, images_removed=tuple(removed), bytes_reclaimed=report.bytes_reclaimed + freed)
 
@@ -103,6 +106,13 @@ def sweep(home: Home, digests: Iterable[str] | None = None, chain_ids: Iterable[
                 freed += remove(path)
                 rootfs_removed += 1
     return ImagePruneReport((), blobs_removed, rootfs_removed, freed)
+
+
+def _remove_unnamed(home: Home) -> int:
+    """Remove what was about to replace a file when its process was killed (`files.publish`); the bytes freed."""
+    folders = (home.blobs, home.rootfs, home.folder("cache", "references"))
+    old = time.time() - UNNAMED_AGE
+    return sum(remove(path) for folder in folders for path in folder.glob(".*") if path.stat().st_mtime < old)
 
 
 @attrs.frozen
@@ -156,7 +166,8 @@ def _discard_unless_used(image: CachedImage, home: Home) -> str | None:
     with held_if_free(home, rootfs_key(image.chain_id)) as is_free:
         names = pins(home).get(image.chain_id, [])
         if names:
-            return f"{'sandbox' if len(names) == 1 else 'sandboxes'} {', '.join(map(repr, names))} stand on it"
+            who = ", ".join(map(repr, names))
+            return f"sandbox {who} stands on it" if len(names) == 1 else f"sandboxes {who} stand on it"
         if not is_free:
             return "a running sandbox stands on it, or it is being pulled"
         Records(home).discard(image.record.reference)

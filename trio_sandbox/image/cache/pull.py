@@ -5,6 +5,7 @@ The registry client is imported when a registry must be asked, and not before: i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from trio_sandbox.config import PullPolicy
 from trio_sandbox.home import Home
 from trio_sandbox.image.cache.leases import Lease
 from trio_sandbox.image.cache.names import canonical_name
-from trio_sandbox.image.cache.obtain import Obtaining, Resolved
+from trio_sandbox.image.cache.obtain import Obtaining, Remote, Resolved
 from trio_sandbox.image.faults import blame
 from trio_sandbox.image.limits import DEFAULT_LIMITS, Limits
 from trio_sandbox.image.oci import Descriptor
@@ -33,11 +34,13 @@ async def prepare_pulled(
     auth: RegistryAuth | None = None,
     on_pull: OnPull = ignore,
     limits: Limits = DEFAULT_LIMITS,
+    remote: Callable[[], Remote] | None = None,
 ) -> RootFilesystem:
     """The root file system of the image `name`, which may be in the cache already: `policy` says what that means.
 
     auth: for its registry, before what the machine knows of it. on_pull: told each step, in this task. lease: keeps it
-    from being removed, as long as the lease lasts. Several callers, in one process or in many, download it once.
+    from being removed, as long as the lease lasts. remote: asked in the place of the registry. Several callers, in one
+    process or in many, download it once.
 
     Raises InvalidConfigError, ImageNotFoundError, ImagePullError, InvalidImageError, UnsupportedError, StorageError,
     HostNotReadyError. Cancellation: what has come is kept, to go on from.
@@ -46,7 +49,7 @@ async def prepare_pulled(
     reference = canonical_name(name)
     with blame(name):
         obtaining = Obtaining(reference, name, home, policy, lease, on_pull, limits)
-        image = await obtaining.run(partial(_Registry.of, name, home, auth))
+        image = await obtaining.run(remote or partial(_Registry.of, name, home, auth))
     on_pull(PullEvent("complete", reference=name, layer_count=len(image.layers)))
     return RootFilesystem.of(name, image, home)
 
