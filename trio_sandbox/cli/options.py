@@ -100,7 +100,8 @@ def pull_option(function: F) -> F:
         type=click.Choice(["always", "if-missing", "never"]),
         default="if-missing",
         show_default=True,
-        help="When a registry is asked for the image.",
+        metavar="WHEN",
+        help="Ask the image's registry: always, if-missing or never.",
     )(function)
 
 

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 from trio_sandbox.errors import InvalidConfigError
+
+_DOMAIN = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?"
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_NAME = re.compile(
+    rf"(?:(?P<domain>{_DOMAIN})/)?(?P<path>{_PART}(?:/{_PART})*)"
+    r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
 
 
 def canonical_name(text: str) -> str:
@@ -10,12 +19,13 @@ def canonical_name(text: str) -> str:
 
     Raises InvalidConfigError for what is no name of a registry's image.
     """
-    name, at, digest = text.partition("@")
-    head, slash, _ = name.partition("/")
+    head, slash, rest = text.partition("/")
     if not slash or not ("." in head or ":" in head or head == "localhost"):
-        name = f"docker.io/{name}" if slash else f"docker.io/library/{name}"
-    if not at and ":" not in name.rpartition("/")[2]:
-        name += ":latest"
-    if not text:
-        raise InvalidConfigError(["image: no name"])
-    return name + at + digest
+        text = f"docker.io/{text}" if slash else f"docker.io/library/{text}"
+    match = _NAME.fullmatch(text)
+    if match is None or len(text) > 512:
+        raise InvalidConfigError([f"image: {rest or head!r} is no name of a registry's image"])
+    name = f"{match['domain']}/{match['path']}"
+    if match["digest"]:
+        return f"{name}@{match['digest']}"
+    return f"{name}:{match['tag'] or 'latest'}"
