@@ -117,7 +117,7 @@ def make_image(
     stored = [compress(layer, compression) for layer in layers]
     image.layer_digests = [sha256(data) for data in stored]
     suffix = "" if compression == "none" else f"+{compression}"
-    document = {
+    document: dict[str, Any] = {
         "os": "linux",
         "architecture": architecture or host_architecture(),
         "config": config or {},

@@ -81,7 +81,7 @@ class Tracer:
             function()
         finally:
             sys.settrace(None)
-            threading.settrace(None)  # type: ignore[arg-type]
+            threading.settrace(None)
 
 
 def in_child(function: Callable[[], None]) -> int:
@@ -92,7 +92,7 @@ def in_child(function: Callable[[], None]) -> int:
         try:
             function()
             status = 0
-        except BaseException:
+        except BaseException:  # noqa: ASYNC103 - the process ends next
             sys.excepthook(*sys.exc_info())
         finally:
             os._exit(status)
@@ -119,8 +119,8 @@ def check(home: Home, text: str) -> None:
         trio.run(obtain, home, Registry(demo("nothing")), PullPolicy.NEVER)
     except ImageNotFoundError:
         assert Records(home).find(REFERENCE) is None, "what has a name is whole"
-    image = trio.run(obtain, home, Registry(demo(text)), PullPolicy.ALWAYS)
-    assert is_sound(squashfs_path(image.chain_id, home))
+    had = trio.run(obtain, home, Registry(demo(text)), PullPolicy.ALWAYS)
+    assert is_sound(squashfs_path(had.chain_id, home))
     prune(home, unused=True)
     left = [path for path in (home.root / "cache").rglob("*") if path.is_file() and not path.name.startswith(".")]
     assert left == [], left
