@@ -24,6 +24,7 @@ from trio_sandbox.config import SandboxConfig
 from trio_sandbox.files import publish, storage_errors
 from trio_sandbox.home import Home
 from trio_sandbox.host.ready import host_assets
+from trio_sandbox.image.cache.leases import leased
 from trio_sandbox.image.disk import DiskLayer, opened_disk
 from trio_sandbox.image.pinned import pin, pinned
 from trio_sandbox.image.root import prepare_root
@@ -126,15 +127,18 @@ async def _planned(
             mark("image")
             yield attrs.evolve(plan, disk=_root_disk(layers))
         return
-    if tenure is Tenure.KNOWN:
-        rootfs = pinned(record.folder, home)
-    else:
-        rootfs = await prepare_root(root, home, on_pull=on_pull)
-    runtime.image = rootfs.config
-    mark("image")
-    with closing_descriptor(os.open(rootfs.path, os.O_RDONLY | os.O_CLOEXEC)) as base:
-        with _with_upper(attrs.evolve(plan, rootfs=rootfs, base=base), record) as plan:
-            yield plan
+    with leased(home) as lease:  # for life: so its image is not removed
+        if tenure is Tenure.KNOWN:
+            rootfs = await pinned(record.folder, home, lease)
+        else:
+            config = runtime.config
+            policy, auth = config.pull_policy, config.registry_auth
+            rootfs = await prepare_root(root, home, lease, policy=policy, auth=auth, on_pull=on_pull)
+        runtime.image = rootfs.config
+        mark("image")
+        with closing_descriptor(os.open(rootfs.path, os.O_RDONLY | os.O_CLOEXEC)) as base:
+            with _with_upper(attrs.evolve(plan, rootfs=rootfs, base=base), record) as plan:
+                yield plan
 
 
 def _root_disk(layers: Sequence[DiskLayer]) -> Disk:

@@ -24,6 +24,7 @@ from trio_sandbox.errors import ImageNotFoundError, InvalidImageError
 from trio_sandbox.home import Home
 from trio_sandbox.image import folder as folder_module
 from trio_sandbox.image import folder_root
+from trio_sandbox.image.cache.leases import leased
 from trio_sandbox.image.faults import ImageFault
 from trio_sandbox.image.folder import FolderChanged, Found, look, open_folder, write_folder
 from trio_sandbox.image.folder_root import KEPT, prepare_folder
@@ -265,7 +266,8 @@ async def test_few_packed_folders_are_kept_and_those_that_are_needed(tree: Path,
         os.utime(notes / path.name.partition(".")[0], (time.time() - age,) * 2)
     await prepare_folder("x", tree, home)
     assert [path.exists() for path in made] == [False] * 2 + [True] * KEPT
-    assert pinned(sandbox, home).path == needed.path
+    with leased(home) as lease:
+        assert (await pinned(sandbox, home, lease)).path == needed.path
     assert len(list(notes.iterdir())) == KEPT + 1
     assert len(list(home.rootfs.iterdir())) == KEPT + 1
 
@@ -411,17 +413,18 @@ async def test_limits_leave_nothing(tree: Path, home: Home) -> None:
     ],
 )
 async def test_what_is_no_folder(home: Home, source: ImageSource, error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=words):
-        await prepare_root(source, home)
+    with leased(home) as lease, pytest.raises(error, match=words):
+        await prepare_root(source, home, lease)
 
 
 async def test_what_a_path_means(tree: Path, home: Home) -> None:
     """A folder with a layout in it is an image, unless it is asked for as a folder."""
-    assert (await prepare_root(ImageSource.of(tree), home)).is_folder
-    (tree / "oci-layout").write_text("{}")
-    with pytest.raises(InvalidImageError):
-        await prepare_root(ImageSource.of(tree), home)
-    assert (await prepare_root(Image.bind(tree), home)).is_folder
+    with leased(home) as lease:
+        assert (await prepare_root(ImageSource.of(tree), home, lease)).is_folder
+        (tree / "oci-layout").write_text("{}")
+        with pytest.raises(InvalidImageError):
+            await prepare_root(ImageSource.of(tree), home, lease)
+        assert (await prepare_root(Image.bind(tree), home, lease)).is_folder
 
 
 # -- any tree

@@ -48,12 +48,13 @@ async def test_bad_images(home: Home, tmp_path: Path) -> None:
             ("local/no-such-image", ImageNotFoundError),
             ("./no-such-folder", ImageNotFoundError),
             (damaged, InvalidImageError),
-            ("python:3.12", UnsupportedError),
+            ("python:3.12", ImageNotFoundError),
             ("disk.qcow2", InvalidConfigError),
+            ("Not An Image!", InvalidConfigError),
             ("", InvalidConfigError),
         ):
             with pytest.raises(error):
-                await boot(home, image)
+                await boot(home, image, pull_policy="never")
 
 
 async def test_options_are_refused_before_anything_happens(tmp_path: Path) -> None:

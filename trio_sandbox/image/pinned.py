@@ -10,6 +10,8 @@ import attrs
 from trio_sandbox.errors import ImageNotFoundError, InvalidImageError
 from trio_sandbox.files import publish_bytes
 from trio_sandbox.home import Home
+from trio_sandbox.image.cache.keys import rootfs_key
+from trio_sandbox.image.cache.leases import Lease
 from trio_sandbox.image.oci import ImageConfig
 from trio_sandbox.image.rootfs import RootFilesystem
 from trio_sandbox.image.squashfs import is_sound, squashfs_path
@@ -28,9 +30,11 @@ def pin(folder: Path, rootfs: RootFilesystem) -> None:
     publish_bytes(folder / NAME, json.dumps(plain).encode())
 
 
-def pinned(folder: Path, home: Home) -> RootFilesystem:
-    """The root file system that a sandbox stands on. Raises ImageNotFoundError when its layers are not here any more,
-    InvalidImageError when the note about them is damaged.
+async def pinned(folder: Path, home: Home, lease: Lease) -> RootFilesystem:
+    """The root file system that a sandbox stands on, leased. No registry is asked, whatever its tag means by now.
+
+    Raises ImageNotFoundError when its layers are not here any more, InvalidImageError when the note about them is
+    damaged.
     """
     try:
         plain = json.loads((folder / NAME).read_bytes())
@@ -40,6 +44,7 @@ def pinned(folder: Path, home: Home) -> RootFilesystem:
         image = ImageConfig(**config)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InvalidImageError(str(folder), f"what the sandbox stands on cannot be read: {error}") from error
+    await lease.add([rootfs_key(chain_id)])
     path = squashfs_path(chain_id, home)
     if not is_sound(path):
         raise ImageNotFoundError(reference, f"its layers ({chain_id}) are not in the cache any more")

@@ -3,7 +3,7 @@
     local/NAME[:TAG]       an image kept as an OCI layout folder in the data folder
     /…, ./…, ../…, ~…      a path, as is every os.PathLike: an OCI layout folder, an OCI archive or a Docker archive;
                            `PATH:TAG` or `PATH@TAG` chooses among several images in it
-    anything else          a registry's image, which this version cannot fetch
+    anything else          a registry's image (`cache/`), which is not looked for here
 
 What `ImageSource` takes for a disk image by its extension never comes here, and a folder without a layout, which is a
 root file system by itself, is told apart by `plain_folder`.
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import attrs
 
-from trio_sandbox.errors import ImageNotFoundError, InvalidConfigError, UnsupportedError
+from trio_sandbox.errors import ImageNotFoundError, InvalidConfigError
 from trio_sandbox.files import storage_errors
 from trio_sandbox.home import Home
 from trio_sandbox.image_source import is_path
@@ -29,10 +29,6 @@ MAX_REFERENCE = 4096
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _LOCAL = re.compile(r"local/(?P<name>[a-z0-9]+(?:[._-]+[a-z0-9]+)*)(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127}))?")
-_REGISTRY = re.compile(
-    r"(?:[A-Za-z0-9.-]+(?::[0-9]{1,5})?/)?[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*"
-    r"(?::[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(?:@[a-z0-9]+:[0-9a-f]{32,})?"
-)
 
 
 @attrs.frozen
@@ -49,16 +45,21 @@ class ImageLocation:
 def locate_image(image: str | os.PathLike[str], home: Home) -> ImageLocation:
     """Find the image that `image` names. Looks at the disk, but reads no file.
 
-    Raises InvalidConfigError (malformed), UnsupportedError (valid, for a later version), ImageNotFoundError (nothing
-    there).
+    Raises InvalidConfigError (malformed), ImageNotFoundError (nothing there).
     """
     text = _text(image)
     if isinstance(image, str):
         if text.startswith(LOCAL_PREFIX):
             return _local(text, home)
         if not is_path(text):
-            raise _not_a_path(text)
+            raise InvalidConfigError([f"image: {text!r} reads like a file; a path starts with /, ./, ../ or ~"])
     return _path(text)
+
+
+def names_registry_image(image: str) -> bool:
+    """Whether `image=` text is neither a path nor `local/…`, and does not read like a disk image either."""
+    is_here = is_path(image) or image.startswith(LOCAL_PREFIX)
+    return not is_here and not image.lower().endswith(DISK_EXTENSIONS)
 
 
 def plain_folder(image: str) -> Path | None:
@@ -104,19 +105,6 @@ def _local(text: str, home: Home) -> ImageLocation:
         hint = "run `trio-sandbox setup` to build it" if match["name"] == "base" else f"there is no layout in {folder}"
         raise ImageNotFoundError(text, hint)
     return ImageLocation(text, folder, is_folder=True, tag=match["tag"])
-
-
-def _not_a_path(text: str) -> Exception:
-    if text.lower().endswith(DISK_EXTENSIONS):
-        return InvalidConfigError([f"image: {text!r} reads like a file; a path starts with /, ./, ../ or ~"])
-    if _REGISTRY.fullmatch(text):
-        return UnsupportedError(
-            f"image={text!r}",
-            "registries come in a later version; save the image as an archive and pass its path (./image.tar)",
-        )
-    return InvalidConfigError(
-        [f"image: {text!r} is neither an image name nor a path (which starts with /, ./, ../ or ~)"]
-    )
 
 
 def _path(text: str) -> ImageLocation:
