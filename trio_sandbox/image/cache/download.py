@@ -49,7 +49,7 @@ class _Download:
             return
         size = self.layer.size
         downloaded = min(downloaded, size)
-        if downloaded != self.told:
+        if downloaded > self.told:  # less where what had come was of no use
             self.told = downloaded
             self._tell("layer_download_progress", downloaded_bytes=downloaded, total_bytes=size)
         if downloaded == size:
