@@ -232,8 +232,9 @@ async def open_sandbox(
     """A sandbox for the length of a block: `async with open_sandbox("worker", image="local/base") as sb:`.
 
     name: 1–128 bytes, letters, digits, '.', '_', '-', starting with a letter or digit; unique in the data folder.
-    image: `local/NAME`, the path of an OCI layout, an OCI or Docker archive, a disk image (.qcow2, .raw, .vmdk: the
-    guest writes to the file itself) or a folder (which is only read), or a value of `Image`. Required.
+    image: the name of a registry's image, `local/NAME`, the path of an OCI layout, an OCI or Docker archive, a disk
+    image (.qcow2, .raw, .vmdk: the guest writes to the file itself) or a folder (which is only read), or a value of
+    `Image`. Required.
     cpus: virtual CPUs (1). memory: MiB (512). workdir, user: of programs (the image's, else "/" and root).
     shell: of `shell()` ("/bin/sh"). hostname (the name). env: for every program. pull_policy: when a
     registry is asked for an image ("if-missing"). registry_auth: a RegistryAuth for it (what the machine knows).
