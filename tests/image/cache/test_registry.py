@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import re
 import subprocess
@@ -15,6 +17,7 @@ import trio
 from tests.image.cache.remotes import Events
 from tests.image.images import Item, TestImage, layer_tar, make_image
 from tests.registries import PASSWORD, USER, LoopbackRegistry, running_registry
+from trio_sandbox.cli.program import run
 from trio_sandbox.config import PullPolicy
 from trio_sandbox.errors import ImageNotFoundError, ImagePullError
 from trio_sandbox.home import Home
@@ -153,3 +156,25 @@ async def test_a_pull_that_is_cancelled_goes_on_later(home: Home, reached: Loopb
     assert Catalog(home).all() == []
     await work.pull(name, home)
     assert Catalog(home).find(name, name).contents.manifest.digest == image.index[0]["digest"]
+
+
+def test_from_the_command_line(
+    home: Home,
+    reached: LoopbackRegistry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    image = demo("command line")
+    reached.push(image, "cache/cli:1", tmp_path / "image")
+    monkeypatch.setenv("TRIO_SANDBOX_HOME", str(home.root))
+    name, digest = f"{reached.host}/cache/cli:1", image.index[0]["digest"]
+    assert run(["pull", name]) == 0
+    assert capsys.readouterr().out == f"{name} {digest}\n"
+    (home.root / "registries.toml").write_text("")  # over TLS, which this registry does not speak, nobody is reached
+    assert run(["pull", "--if-missing", "--json", name]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert (told["reference"], told["manifest_digest"]) == (name, digest)
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    assert run(["pull", name, "--username", "ann", "--password-stdin"]) == 1
+    assert "password: must be str, not empty" in capsys.readouterr().err
