@@ -11,8 +11,9 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http.client import HTTPException
 from typing import Any
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode
 
 import attrs
 import oras.provider
@@ -21,6 +22,7 @@ import urllib3
 from requests.utils import get_environ_proxies
 
 from trio_sandbox.image.faults import ImageFault
+from trio_sandbox.image.registry.addresses import host_of, redirect_target, same_origin, token_server
 from trio_sandbox.image.registry.calls import Interrupted, current_call
 from trio_sandbox.image.registry.challenge import Challenge, parse_challenges, parse_token
 from trio_sandbox.image.registry.credentials import Credentials
@@ -94,7 +96,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has 
         used, tried = self._header(), False
         while True:
             response = self._follow(method, url, data, {**(headers or {}), "Accept-Encoding": "identity"}, used)
-            if response.status_code == 401 and not tried and _same_origin(response.url, url):
+            if response.status_code == 401 and not tried and same_origin(response.url, url):
                 challenges = parse_challenges(response.headers.get("WWW-Authenticate", ""))
                 response.close()
                 used, tried = self._log_in(challenges, used), True
@@ -119,8 +121,8 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has 
             try:
                 # What stands for the blob's digest are the bytes as they are sent: nothing may be unpacked on the way.
                 chunk = response.raw.read1(CHUNK, decode_content=False)
-            except (urllib3.exceptions.HTTPError, OSError) as error:
-                failure = connection_failure(error, self._host_of(response), self.endpoint)
+            except (urllib3.exceptions.HTTPError, HTTPException, OSError, ValueError) as error:
+                failure = connection_failure(error, host_of(response.url), self.endpoint)
             call.check()
             if failure is not None:
                 raise failure
@@ -157,21 +159,14 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has 
         origin, proxies = url, {}
         for _ in range(MAX_REDIRECTS + 1):
             hop = dict(headers)
-            if authorization is not None and _same_origin(url, origin):
+            if authorization is not None and same_origin(url, origin):
                 hop["Authorization"] = authorization
             proxies = get_environ_proxies(url, no_proxy=None)
             response = self._send(url, requests.Request(method, url, data=data, headers=hop), proxies)
             if response.status_code not in REDIRECTS:
                 return response
-            location = response.headers.get("Location")
-            target = urljoin(url, location) if location else ""
             response.close()
-            parts = urlsplit(target)
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-                raise Refused("it redirects to what is no address", status=response.status_code)
-            if parts.scheme == "http" and urlsplit(url).scheme == "https":
-                raise Refused(f"it redirects from https to plain http ({parts.hostname})", status=response.status_code)
-            url = target
+            url = redirect_target(url, response.headers.get("Location"), response.status_code)
         raise Refused(f"more than {MAX_REDIRECTS} redirects")
 
     def _send(self, url: str, request: requests.Request, proxies: Any) -> requests.Response:
@@ -183,8 +178,8 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has 
             return self._transport.send(prepared, stream=True, timeout=self._timeouts, proxies=proxies)
         except Interrupted:
             raise
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            failure = connection_failure(error, urlsplit(url).hostname or "", self.endpoint)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, OSError, ValueError) as error:
+            failure = connection_failure(error, host_of(url), self.endpoint)
         call.check()
         raise failure
 
@@ -219,11 +214,8 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has 
 
     def _token(self, challenge: Challenge) -> _Authorization:
         """Ask a token server for leave to pull from this repository, and for nothing else."""
-        realm = challenge.parameters.get("realm", "")
-        parts, who, started = urlsplit(realm), self._credentials, time.monotonic()
-        safe = parts.scheme == "https" or (parts.scheme == "http" and self.prefix == "http")
-        if not safe or not parts.hostname or parts.username is not None:
-            raise Refused("it names no https address as its token server", status=401)
+        who, started = self._credentials, time.monotonic()
+        realm = token_server(challenge.parameters.get("realm", ""), insecure=self.prefix == "http")
         query = {"scope": f"repository:{self.endpoint.repository}:pull"}
         if "service" in challenge.parameters:
             query["service"] = challenge.parameters["service"]
@@ -233,7 +225,7 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has 
             form["refresh_token"] = who.identity_token
             response = self._follow("POST", realm, form, headers, None)
         else:
-            url = realm + ("&" if parts.query else "?") + urlencode(query)
+            url = realm + ("&" if "?" in realm else "?") + urlencode(query)
             response = self._follow("GET", url, None, headers, who.basic if who is not None else None)
         with _closing(response):
             if response.status_code in (400, 401, 403):
@@ -242,20 +234,6 @@ class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has 
                 raise refusal(response, b"", self.endpoint, who is not None, what="its token server")
             token = parse_token(self._body(response, MAX_TOKEN_ANSWER))
         return _Authorization(f"Bearer {token.text}", started + TOKEN_SHARE * token.life)
-
-    @staticmethod
-    def _host_of(response: requests.Response) -> str:
-        return urlsplit(response.url).hostname or ""
-
-
-def _same_origin(one: str, other: str) -> bool:
-    first, second = urlsplit(one), urlsplit(other)
-    ports = {"http": 80, "https": 443}
-    return (first.scheme, first.hostname, first.port or ports.get(first.scheme)) == (
-        second.scheme,
-        second.hostname,
-        second.port or ports.get(second.scheme),
-    )
 
 
 @contextmanager

@@ -48,6 +48,8 @@ def connection_failure(error: Exception, host: str, endpoint: Endpoint) -> Regis
     causes = _causes(error)
     section = f'[registry."{endpoint.registry}"] in registries.toml'
     for cause in causes:
+        if isinstance(cause, requests.exceptions.InvalidURL):
+            return Refused(f"the address at {host} is malformed")
         if isinstance(cause, ssl.SSLCertVerificationError):
             return Refused(
                 f"the certificate of {host} is not trusted: {cause.verify_message}",
@@ -68,7 +70,6 @@ def connection_failure(error: Exception, host: str, endpoint: Endpoint) -> Regis
         (urllib3.exceptions.NewConnectionError, f"{host} cannot be reached"),
         (urllib3.exceptions.ConnectTimeoutError, f"{host} cannot be reached in time"),
         ((urllib3.exceptions.ReadTimeoutError, TimeoutError), f"{host} sent nothing for too long"),
-        (requests.exceptions.InvalidURL, f"the address at {host} is malformed"),
     )
     for kind, message in kinds:
         if any(isinstance(cause, kind) for cause in causes):
