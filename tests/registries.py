@@ -62,15 +62,8 @@ class LoopbackRegistry:
 
     def push_from(self, source: str, name: str, *options: str) -> None:
         """Put there what skopeo finds at `source`, a transport with a name."""
-        words = [
-            "skopeo",
-            "copy",
-            "--quiet",
-            "--insecure-policy",
-            "--preserve-digests",
-            "--dest-tls-verify=false",
-            *options,
-        ]
+        kept = [] if "--format" in options else ["--preserve-digests"]
+        words = ["skopeo", "copy", "--quiet", "--insecure-policy", "--dest-tls-verify=false", *kept, *options]
         if self.login:
             words.append(f"--dest-creds={USER}:{PASSWORD}")
         done = subprocess.run([*words, source, f"docker://{self.host}/{name}"], capture_output=True, text=True)
