@@ -60,7 +60,18 @@ def test_the_sandboxs_own_failures_are_one_sentence_and_125() -> None:
     assert done.returncode == 125
     assert done.stdout == b"" and done.stderr.count(b"\n") == 1 and b"local/none" in done.stderr
     assert run("--memory", "1", "local/base", "true").returncode == 125
-    assert run("local/base").returncode == 2
+    assert run().returncode == 2
+
+
+def test_without_a_command_the_image_says_what_runs(tmp_path: Path) -> None:
+    (tmp_path / "hi").write_text("echo hi $1")
+    assert run("local/base", stdin=b"echo from the shell\nexit 3\n").stdout == b"from the shell\n"  # its command
+    done = run("--entrypoint", "printf", "local/base", "%s,", "a", "b")
+    assert (done.returncode, done.stdout) == (0, b"a,b,")
+    assert run("--entrypoint", "", "local/base").stderr.endswith(b"names no command to run; name one\n")
+    assert run("--script", f"hi={tmp_path / 'hi'}", "local/base", "hi", "you").stdout == b"hi you\n"
+    assert run("--script", "hi", "local/base", "hi").returncode == 2
+    assert run("--script", f"hi={tmp_path / 'none'}", "local/base", "hi").returncode == 2
 
 
 def test_a_timeout_is_124() -> None:

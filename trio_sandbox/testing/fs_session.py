@@ -48,14 +48,16 @@ class FsSession(AgentSession):
 
     async def run(self) -> None:
         """Be the helper."""
-        result = Done(errno=errno.ECANCELED, message=os.strerror(errno.ECANCELED), path=self._request.path)
+        asked = self._request
+        result = Done(errno=errno.ECANCELED, message=os.strerror(errno.ECANCELED), path=asked.path)
         with self._scope:
             try:
                 await self.agent.clock.running()
                 await trio.lowlevel.checkpoint()
                 result = await self._work()
             except FileError as error:
-                result = Done(error.errno, str(error), error.path or self._request.path)
+                names_itself = not error.path or (asked.root and asked.op != "unpack")
+                result = Done(error.errno, str(error), asked.path if names_itself else error.path)
         if self.killed:
             self._out.discard()
         if result.errno and not self._input_ended and self._request.op in TAKES_INPUT:
