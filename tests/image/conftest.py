@@ -57,6 +57,15 @@ def left_in(home: Home) -> list[str]:
     return sorted(str(path.relative_to(home.root)) for path in files if path.name != "locks")
 
 
+@pytest.fixture(autouse=True)
+def unknown_to_registries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests is nobody in particular to a registry, and needs no proxy."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "no-docker"))
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackRegistry]:
     """A registry by plain http that lets everybody in. Each test takes repositories of its own."""
