@@ -22,8 +22,6 @@ T = TypeVar("T")
 _Address = tuple[int, int, int, str, tuple[Any, ...]]
 PAUSE = 0.02
 """Seconds between two looks for cancellation, where a thread waits for another."""
-GRACE = 2.0
-"""Seconds that a cancelled call gets to end. It needs microseconds, unless the disk is stuck."""
 
 
 class Interrupted(Exception):
@@ -108,11 +106,11 @@ async def interruptible(work: Callable[[], T]) -> T:
     try:
         # A limiter of its own never makes it wait: from here on it is certain that `run` runs.
         return await trio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1))
-    except trio.Cancelled:
+    finally:
         call.interrupt()
-        with trio.move_on_after(GRACE, shield=True):
+        # Its files are the caller's to close: nobody may go on before it has ended, even where a disk is stuck.
+        with trio.CancelScope(shield=True):
             await ended.wait()
-        raise
 
 
 def open_socket(
