@@ -74,7 +74,7 @@ def on_layer(**options: Any) -> Fault:
         [Fault("/manifests/", cut=10), Fault(IMAGE.config_digest, cut=0), on_layer(cut=0)],
         [on_layer(cut=1_000_000), on_layer(cut=100), on_layer(cut=1_500_000), on_layer(cut=100)],
         [on_layer(cut=1000, chunked=True), on_layer(chunked=True)],
-        [on_layer(corrupt=True)],
+        [Fault("/manifests/", corrupt=True), Fault(IMAGE.config_digest, extra=b" "), on_layer(corrupt=True)],
         [on_layer(extra=b"more", chunked=True)],
         [on_layer(cut=BLOB_BYTES // 2), on_layer(ignore_range=True)],
         [on_layer(cut=BLOB_BYTES // 2), on_layer(headers={"Content-Range": f"bytes 0-5/{LAYER.size}"})],
@@ -207,11 +207,11 @@ async def test_a_long_download_over_a_bad_line(tmp_path: Path, pushed: LoopbackR
         (on_layer(extra=b"x", times=9), "instead of"),
         (on_layer(extra=b"x", chunked=True, times=9), "more than its"),
         (on_layer(body=b"short", times=9), "5 bytes there"),
-        (Fault("/manifests/", headers={"Docker-Content-Digest": LAYER.digest}), "but the bytes hash to"),
-        (Fault("/manifests/", body=b"{" * (5 << 20)), "more than 4194304 bytes"),
-        (Fault("/manifests/", body=b"not json", headers={"Docker-Content-Digest": ""}), "is not JSON"),
-        (Fault(IMAGE.config_digest, corrupt=True), "is damaged"),
-        (Fault(IMAGE.config_digest, extra=b" "), "more than"),
+        (Fault("/manifests/", headers={"Docker-Content-Digest": LAYER.digest}, times=2), "but the bytes hash to"),
+        (Fault("/manifests/", body=b"{" * (5 << 20), times=2), "more than 4194304 bytes"),
+        (Fault("/manifests/", body=b"not json", headers={"Docker-Content-Digest": ""}, times=2), "is not JSON"),
+        (Fault(IMAGE.config_digest, corrupt=True, times=2), "is damaged"),
+        (Fault(IMAGE.config_digest, extra=b" ", times=2), "more than"),
     ],
 )
 async def test_a_registry_that_lies(tmp_path: Path, pushed: LoopbackRegistry, fault: Fault, words: str) -> None:
@@ -236,7 +236,7 @@ async def test_by_digest(tmp_path: Path, pushed: LoopbackRegistry) -> None:
 
 async def test_another_manifest_than_the_digest_says(tmp_path: Path, pushed: LoopbackRegistry) -> None:
     body = IMAGE.blobs[IMAGE.index[0]["digest"]] + b"\n"
-    with faulty(pushed.host, Fault("/manifests/", body=body)) as (host, _):
+    with faulty(pushed.host, Fault("/manifests/", body=body, times=2)) as (host, _):
         reference = RegistryReference.parse(f"{host}/faults@{IMAGE.index[0]['digest']}")
         with pytest.raises(InvalidImageError, match="asked for"):
             await resolve_image(reference, access(tmp_path, plainly(host)))

@@ -91,7 +91,9 @@ async def test_an_artifact_is_no_image(tmp_path: Path, registry: LoopbackRegistr
         "config": {"mediaType": "application/vnd.test+json", "digest": "sha256:" + "0" * 64, "size": 2},
         "layers": [],
     }
-    fault = Fault("/manifests/", status=200, body=json.dumps(manifest).encode(), headers={"Content-Type": MANIFEST})
+    fault = Fault(
+        "/manifests/", times=2, status=200, body=json.dumps(manifest).encode(), headers={"Content-Type": MANIFEST}
+    )
     with faulty(registry.host, fault) as (host, _), pytest.raises(InvalidImageError, match="no container image"):
         await resolve_image(RegistryReference.parse(f"{host}/x:1"), access(tmp_path, plainly(host)))
 
@@ -104,7 +106,7 @@ async def test_an_artifact_is_no_image(tmp_path: Path, registry: LoopbackRegistr
     ],
 )
 async def test_the_first_schema(tmp_path: Path, registry: LoopbackRegistry, told: str, body: bytes) -> None:
-    fault = Fault("/manifests/", status=200, body=body, headers={"Content-Type": told})
+    fault = Fault("/manifests/", times=2, status=200, body=body, headers={"Content-Type": told})
     with faulty(registry.host, fault) as (host, _), pytest.raises(UnsupportedError, match="first schema"):
         await resolve_image(RegistryReference.parse(f"{host}/x:1"), access(tmp_path, plainly(host)))
 

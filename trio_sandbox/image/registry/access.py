@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
+import trio
 
 from trio_sandbox.home import Home
 from trio_sandbox.image.faults import ImageFault, NoSuchImage
@@ -76,6 +77,8 @@ class RegistryAccess:
         key = (endpoint.registry, endpoint.repository)
         if key not in self._clients:
             credentials = await self._credentials(endpoint)
+            # Nothing but an import, which cannot be woken, and which nobody needs to wait for.
+            await trio.to_thread.run_sync(_import_client, abandon_on_cancel=True)
             client = await interruptible(lambda: _make(endpoint, credentials))
             self._clients.setdefault(key, client)
         return self._clients[key]
@@ -88,7 +91,12 @@ class RegistryAccess:
         return await find_credentials(endpoint.registry, self._config)
 
 
+def _import_client() -> None:
+    """Takes 125 ms the first time."""
+    import trio_sandbox.image.registry.client  # noqa: F401
+
+
 def _make(endpoint: Endpoint, credentials: Credentials | None) -> RegistryClient:
-    from trio_sandbox.image.registry.client import RegistryClient  # 125 ms: in the thread, and when it is needed
+    from trio_sandbox.image.registry.client import RegistryClient
 
     return RegistryClient(endpoint, credentials)

@@ -21,7 +21,7 @@ from trio_sandbox.image.registry.access import RegistryAccess
 from trio_sandbox.image.registry.calls import current_call, interruptible
 from trio_sandbox.image.registry.failures import RegistryFailure, Transient, blame_registry
 from trio_sandbox.image.registry.reference import RegistryReference
-from trio_sandbox.image.registry.retry import Patience
+from trio_sandbox.image.registry.retry import Patience, patiently
 
 if TYPE_CHECKING:
     import requests
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 READ_BYTES = 1 << 20
 REPORT_SECONDS = 0.05
 """Least time between two reports of one blob."""
-DAMAGED_TRIES = 2
-"""A blob that arrives whole and wrong is fetched so often; what is wrong again will stay so."""
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII)
 
 OnBytes = Callable[[int], None]
@@ -60,24 +58,11 @@ async def fetch_blob(
 
 
 async def _fetch(client: RegistryClient, blob: _Part) -> None:
-    patience, damaged = Patience(client.endpoint.settings.retries), 0
-    while not blob.is_whole():
-        before, failure = blob.size, None
-        try:
-            await interruptible(lambda: _download(client, blob))
-        except Transient as error:
-            failure = error
-        except ImageFault:
-            damaged += 1
-            if damaged == DAMAGED_TRIES:
-                raise
-            continue
-        patience.advance(max(0, blob.size - before))
-        if failure is not None:
-            await patience.wait(failure)
+    patience = Patience(client.endpoint.settings.retries)
+    await patiently(lambda: _download(client, blob, patience), patience)
 
 
-def _download(client: RegistryClient, blob: _Part) -> None:
+def _download(client: RegistryClient, blob: _Part, patience: Patience) -> None:
     """What is missing, as far as it comes. Blocking. Raises RegistryFailure, ImageFault, OSError, Interrupted."""
     wanted, start = blob.descriptor, blob.size
     headers = {"Range": f"bytes={start}-"} if start else {}
@@ -97,6 +82,7 @@ def _download(client: RegistryClient, blob: _Part) -> None:
             for chunk in client.chunks(response):
                 blob.add(chunk)
         finally:
+            patience.advance(max(0, blob.size - start))
             blob.report()
     if blob.size < wanted.size:
         raise Transient(f"a blob broke off after {blob.size} of {wanted.size} bytes")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -23,15 +23,13 @@ from trio_sandbox.image.oci import (
     read_verified,
 )
 from trio_sandbox.image.registry.access import RegistryAccess
-from trio_sandbox.image.registry.calls import interruptible
-from trio_sandbox.image.registry.failures import Transient, blame_registry
+from trio_sandbox.image.registry.failures import blame_registry
 from trio_sandbox.image.registry.reference import RegistryReference
-from trio_sandbox.image.registry.retry import Patience
+from trio_sandbox.image.registry.retry import Patience, patiently
 
 if TYPE_CHECKING:
     from trio_sandbox.image.registry.client import RegistryClient
 
-T = TypeVar("T")
 ACCEPT = ", ".join((*INDEX_TYPES, *MANIFEST_TYPES))
 SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1"
 DIGEST_HEADER = "Docker-Content-Digest"
@@ -68,7 +66,8 @@ async def resolve_image(reference: RegistryReference, access: RegistryAccess) ->
 
 
 async def _resolve(client: RegistryClient, reference: RegistryReference) -> ResolvedImage:
-    root, data = await _patiently(client, partial(_root, client, reference))
+    retries = client.endpoint.settings.retries
+    root, data = await patiently(partial(_root, client, reference), Patience(retries))
     named, documents = {root.digest: root}, {root.digest: data}
 
     def read(descriptor: Descriptor) -> bytes:
@@ -83,21 +82,10 @@ async def _resolve(client: RegistryClient, reference: RegistryReference) -> Reso
             break
         except _Wanted as wanted:
             descriptor = wanted.descriptor
-        documents[descriptor.digest] = await _patiently(client, partial(_document, client, descriptor))
+        documents[descriptor.digest] = await patiently(partial(_document, client, descriptor), Patience(retries))
     manifest = named[image.manifest_digest]
     _, layers = parse_manifest(documents[manifest.digest], manifest.media_type)
     return ResolvedImage(image, documents, manifest, layers)
-
-
-async def _patiently(client: RegistryClient, work: Callable[[], T]) -> T:
-    """Run blocking `work` until it succeeds, or fails for good."""
-    patience = Patience(client.endpoint.settings.retries)
-    while True:
-        try:
-            return await interruptible(work)
-        except Transient as failure:
-            reason = failure
-        await patience.wait(reason)
 
 
 def _root(client: RegistryClient, reference: RegistryReference) -> tuple[Descriptor, bytes]:

@@ -6,11 +6,16 @@ import email.utils
 import random
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import attrs
 import trio
 
+from trio_sandbox.image.faults import ImageFault
+from trio_sandbox.image.registry.calls import interruptible
 from trio_sandbox.image.registry.failures import Transient
+
+T = TypeVar("T")
 
 FIRST_DELAY = 0.25
 """Seconds before the first further try; twice as long before each that follows."""
@@ -19,6 +24,8 @@ MAX_RETRY_AFTER = 60.0
 """Seconds that a registry may ask us to wait; one that asks for more is not asked again."""
 MAX_PROGRESS = 1 << 20
 """Bytes that must come before failures are counted anew."""
+DAMAGED_TRIES = 2
+"""What arrives whole and wrong is asked for so often; what is wrong again will stay so."""
 
 
 def retry_after(value: str | None, now: Callable[[], float] = time.time) -> float | None:
@@ -64,3 +71,22 @@ class Patience:
         self.progress += count
         if self.progress >= MAX_PROGRESS:
             self.progress = self.failures = 0
+
+
+async def patiently(work: Callable[[], T], patience: Patience) -> T:
+    """Run blocking `work` in a thread until it succeeds or fails for good.
+
+    Raises the last Transient or ImageFault, and at once everything else. Cancellation: as of `interruptible`.
+    """
+    damaged = 0
+    while True:
+        try:
+            return await interruptible(work)
+        except Transient as error:
+            failure = error
+        except ImageFault:
+            damaged += 1
+            if damaged == DAMAGED_TRIES:
+                raise
+            continue
+        await patience.wait(failure)
