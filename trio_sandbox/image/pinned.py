@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing, suppress
 from pathlib import Path
 
 import attrs
@@ -10,10 +11,14 @@ import attrs
 from trio_sandbox.errors import ImageNotFoundError, InvalidImageError
 from trio_sandbox.files import publish_bytes
 from trio_sandbox.home import Home
-from trio_sandbox.image.cache.keys import rootfs_key
+from trio_sandbox.image.cache.blobs import BlobCache
+from trio_sandbox.image.cache.catalog import Catalog
+from trio_sandbox.image.cache.keys import blob_key, rootfs_key
 from trio_sandbox.image.cache.leases import Lease
+from trio_sandbox.image.cache.store import CachedStore
+from trio_sandbox.image.faults import ImageFault
 from trio_sandbox.image.oci import ImageConfig
-from trio_sandbox.image.rootfs import RootFilesystem
+from trio_sandbox.image.rootfs import RootFilesystem, ensure_built
 from trio_sandbox.image.squashfs import is_sound, squashfs_path
 
 NAME = "image.json"
@@ -31,10 +36,11 @@ def pin(folder: Path, rootfs: RootFilesystem) -> None:
 
 
 async def pinned(folder: Path, home: Home, lease: Lease) -> RootFilesystem:
-    """The root file system that a sandbox stands on, leased. No registry is asked, whatever its tag means by now.
+    """The root file system that a sandbox stands on, leased. No registry is asked, whatever its tag means by now; one
+    that is gone or damaged is made again, if its layers are in the cache.
 
-    Raises ImageNotFoundError when its layers are not here any more, InvalidImageError when the note about them is
-    damaged.
+    Raises ImageNotFoundError when they are not, InvalidImageError when the note about them is damaged, StorageError,
+    HostNotReadyError.
     """
     try:
         plain = json.loads((folder / NAME).read_bytes())
@@ -47,8 +53,20 @@ async def pinned(folder: Path, home: Home, lease: Lease) -> RootFilesystem:
     await lease.add([rootfs_key(chain_id)])
     path = squashfs_path(chain_id, home)
     if not is_sound(path):
+        await _build_again(chain_id, home, lease)
+    if not is_sound(path):
         raise ImageNotFoundError(reference, f"its layers ({chain_id}) are not in the cache any more")
     return RootFilesystem(reference, path, chain_id, digest, image)
+
+
+async def _build_again(chain_id: str, home: Home, lease: Lease) -> None:
+    """Make a root file system of layers that are in the cache under whatever name, as far as they are."""
+    for cached in Catalog(home).all():
+        if cached.chain_id == chain_id:
+            image = cached.contents.image
+            await lease.add(blob_key(layer.place) for layer in image.layers)
+            with closing(CachedStore(image, BlobCache(home))) as store, suppress(ImageFault):
+                await ensure_built(image, store, home)
 
 
 def pinned_chain_ids(home: Home) -> set[str]:

@@ -14,6 +14,7 @@ from trio_sandbox.config import PullPolicy
 from trio_sandbox.home import Home
 from trio_sandbox.image.cache.leases import leased
 from trio_sandbox.image.cache.obtain import Obtaining
+from trio_sandbox.image.limits import DEFAULT_LIMITS, Limits
 from trio_sandbox.image.oci import Descriptor, Image, parse_manifest, resolve
 from trio_sandbox.pull_event import PullEvent
 
@@ -90,7 +91,8 @@ async def obtain(
     policy: PullPolicy = PullPolicy.IF_MISSING,
     events: Callable[[PullEvent], None] = lambda _: None,
     reference: str = REFERENCE,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Image:
     """The image of a reference, from the cache or this registry."""
     with leased(home) as lease:
-        return await Obtaining(reference, NAME, home, policy, lease, events).run(lambda: registry)
+        return await Obtaining(reference, NAME, home, policy, lease, events, limits).run(lambda: registry)

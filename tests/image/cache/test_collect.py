@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from trio_sandbox.image.cache.collect import prune, remove_image, sweep, usage
 from trio_sandbox.image.cache.keys import blob_key, rootfs_key
 from trio_sandbox.image.cache.leases import leased
 from trio_sandbox.image.cache.records import Records
-from trio_sandbox.image.pinned import pin
+from trio_sandbox.image.pinned import pin, pinned
 from trio_sandbox.image.rootfs import RootFilesystem, prepare_rootfs
 from trio_sandbox.image.squashfs import squashfs_path
 
@@ -206,3 +207,30 @@ async def test_a_pin_that_cannot_be_read_keeps_nothing(home: Home, note: str) ->
     await obtain(home, Registry(demo("one")))
     Path(home.folder("sandboxes", "odd") / "image.json").write_text(note)
     assert removed(home) == (REFERENCE,)
+
+
+async def test_prune_removes_what_is_of_no_use_to_anybody(home: Home) -> None:
+    old, young = home.rootfs / ".x.squashfs.1234", home.rootfs / ".x.squashfs.5678"
+    other = home.rootfs / f"{'0' * 64}.v0.squashfs"
+    for path in (old, young, other):
+        path.write_bytes(bytes(5000))
+    os.utime(old, (1, 1))
+    prune(home)
+    assert [path.exists() for path in (old, young, other)] == [False, True, False]
+
+
+# --- what sandboxes stand on
+
+
+async def test_what_a_sandbox_stands_on_is_made_again_of_the_cache(home: Home) -> None:
+    image = await obtain(home, Registry(demo("one")))
+    folder = home.folder("sandboxes", "kept")
+    pin(folder, RootFilesystem.of("demo", image, home))
+    path = squashfs_path(image.chain_id, home)
+    with leased(home) as lease:
+        for _ in range(2):
+            assert (await pinned(folder, home, lease)).path == path
+            path.unlink(missing_ok=True)
+        BlobCache(home).discard(image.layers[0].place)
+        with pytest.raises(ImageNotFoundError, match="not in the cache any more"):
+            await pinned(folder, home, lease)

@@ -19,6 +19,8 @@ from trio_sandbox.image.cache.blobs import BlobCache
 from trio_sandbox.image.cache.leases import leased
 from trio_sandbox.image.cache.obtain import Obtaining, Remote
 from trio_sandbox.image.cache.records import Records
+from trio_sandbox.image.faults import ImageFault
+from trio_sandbox.image.limits import Limits
 from trio_sandbox.image.squashfs import is_sound, squashfs_path
 
 pytestmark = pytest.mark.anyio
@@ -179,6 +181,15 @@ async def test_the_first_failure_leaves_bare_and_ends_the_others(home: Home) -> 
     with pytest.raises(ImageNotFoundError, match="no such blob"):
         await obtain(home, Broken(demo()))
     assert Records(home).all() == []
+
+
+async def test_more_than_an_image_may_hold_is_not_downloaded(home: Home) -> None:
+    registry = Registry(demo(compression="none"))
+    size = sum(layer.size for layer in found(registry.image).layers)
+    with pytest.raises(ImageFault, match=f"its layers have {size} bytes"):
+        await obtain(home, registry, limits=Limits(total_bytes=size - 1))
+    assert registry.served == {}
+    await obtain(home, registry, limits=Limits(total_bytes=size))
 
 
 async def test_downloads_that_nobody_goes_on_with_are_bounded(home: Home) -> None:

@@ -64,7 +64,7 @@ def prune(home: Home, *, unused: bool = False) -> ImagePruneReport:
         for image in catalog.all():
             if _discard_unless_used(image, home) is None:
                 removed.append(image.record.reference)
-    freed = BlobCache(home).trim_parts(most=0) + _remove_unnamed(home)
+    freed = BlobCache(home).trim_parts(most=0) + _remove_useless(home)
     report = sweep(home)
     return attrs.evolve(report, images_removed=tuple(removed), bytes_reclaimed=report.bytes_reclaimed + freed)
 
@@ -108,11 +108,15 @@ def sweep(home: Home, digests: Iterable[str] | None = None, chain_ids: Iterable[
     return ImagePruneReport((), blobs_removed, rootfs_removed, freed)
 
 
-def _remove_unnamed(home: Home) -> int:
-    """Remove what was about to replace a file when its process was killed (`files.publish`); the bytes freed."""
+def _remove_useless(home: Home) -> int:
+    """Remove what another version made, and what was about to replace a file when its process was killed
+    (`files.publish`); the bytes freed.
+    """
     folders = (home.blobs, home.rootfs, home.folder("cache", "references"))
     old = time.time() - UNNAMED_AGE
-    return sum(remove(path) for folder in folders for path in folder.glob(".*") if path.stat().st_mtime < old)
+    useless = [path for folder in folders for path in folder.glob(".*") if path.stat().st_mtime < old]
+    useless += [path for path in home.rootfs.glob("*.squashfs") if chain_id_of(path) is None]
+    return sum(map(remove, useless))
 
 
 @attrs.frozen

@@ -112,6 +112,9 @@ class Obtaining:
     async def _pulled(self, remote: Remote) -> Image:
         resolved = await remote.resolve()
         image, layers = resolved.image, resolved.layers
+        stored = sum({layer.digest: layer.size for layer in layers}.values())
+        if stored > self.limits.total_bytes:  # before any of it takes up the disk
+            raise ImageFault(f"its layers have {stored} bytes; {self.limits.total_bytes} are allowed")
         manifest = resolved.documents[resolved.manifest.digest]
         config = parse_manifest(manifest, resolved.manifest.media_type)[0]
         await self.lease.add([rootfs_key(image.chain_id), blob_key(resolved.manifest.digest), blob_key(config.digest)])
