@@ -23,8 +23,9 @@ EVENT_TYPES = (
     "stitch_complete",
     "complete",
 )
-"""All that there are. An image that is here already, and whose root file system is made, has `resolving`, `resolved`
-and `complete`; one whose layers are merged now has the two of `stitch_` that are true here besides.
+"""All that there are. `resolving` is the first and `complete` the last. An image that is here already, and whose root
+file system is made, has `resolved` between them; else come downloads, each layer for itself, and then the layers on
+their way into the root file system. Two of `stitch_` are never told: nothing of that kind is made here.
 """
 
 

@@ -62,7 +62,8 @@ class PullSession:
 class PullProgress:
     """What happens to the image, as it happens: an async iterator that ends when the sandbox is ready.
 
-    Events that nobody reads are dropped when 64 KiB of them wait. Raises what `Sandbox.create` raises.
+    Of events that nobody reads, progress within a layer is dropped when 512 KiB of them wait, and the others have room.
+    Raises what `Sandbox.create` raises.
     """
 
     def __init__(self, session: PullSession) -> None:
