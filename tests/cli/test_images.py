@@ -7,10 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
 
 from tests.cli.test_program import run_watching_imports
 from tests.image.images import Item, archive_bytes, docker_files, layer_tar, make_image
-from trio_sandbox.cli.program import run
+from trio_sandbox.cli.program import program, run
 from trio_sandbox.home import Home
 from trio_sandbox.image.cache.catalog import Catalog
 from trio_sandbox.image.cache.keys import rootfs_key
@@ -105,3 +106,14 @@ def test_wrong_usage(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
 def test_looking_needs_no_event_loop(words: list[str], tmp_path: Path) -> None:
     done = run_watching_imports(f"assert run({words!r}) == 0", tmp_path)
     assert done.stderr.strip() in ("", "trio-sandbox: freed 0 B")
+
+
+def test_a_shell_completes_their_names(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Said(capsys, "load", archive)
+    completing = ShellComplete(program, {}, "trio-sandbox", "_COMPLETE")
+    for words, start, names in (
+        (["rmi"], "registry.test/o", [ONE]),
+        (["image", "inspect", ONE], "", [ONE, TWO]),
+        (["image", "rm"], "x", []),
+    ):
+        assert [item.value for item in completing.get_completions(words, start)] == names

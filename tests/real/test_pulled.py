@@ -10,8 +10,14 @@ import pytest
 
 from tests.image.images import Item, TestImage, layer_tar
 from tests.registries import HAS_REGISTRY, PASSWORD, USER, LoopbackRegistry, running_registry
-from trio_sandbox import Image, ImageInUseError, RegistryAuth, Sandbox
+from trio_sandbox import Image, ImageInUseError, RegistryAuth, Sandbox, SandboxConfig
 from trio_sandbox.home import Home
+from trio_sandbox.image.cache.keys import rootfs_key
+from trio_sandbox.locks import held_if_free
+from trio_sandbox.pull_event import ignore
+from trio_sandbox.runtime import Runtime
+from trio_sandbox.sandbox import _planned, claimed
+from trio_sandbox.state.rows import Tenure
 
 pytestmark = [
     pytest.mark.anyio,
@@ -85,3 +91,16 @@ async def test_a_sandbox_is_pinned_to_what_its_tag_meant(
     for path in own.root.rglob("*"):
         if path.is_file() and not path.is_symlink():
             assert PASSWORD.encode() not in path.read_bytes(), path
+
+
+async def test_what_a_machine_stands_on_is_in_use_for_its_life(home: Home) -> None:
+    """Whatever kind of image it is, and although a sandbox that goes with its block writes nothing down."""
+    runtime = Runtime(SandboxConfig(name="leasing", image="local/base"), None)
+    async with claimed(runtime, home, Tenure.EPHEMERAL):
+        async with _planned(runtime, home, Tenure.EPHEMERAL, (), ignore) as plan:
+            assert plan.rootfs is not None
+            key = rootfs_key(plan.rootfs.chain_id)
+            with held_if_free(home, key) as is_free:
+                assert not is_free
+        with held_if_free(home, key) as is_free:
+            assert is_free

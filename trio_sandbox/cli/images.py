@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from trio_sandbox.cli.options import json_option
 from trio_sandbox.cli.output import age, as_plain, on_terminal, show_json, show_table, size, tell
@@ -18,7 +19,16 @@ if TYPE_CHECKING:
 HEADINGS = ("REFERENCE", "DIGEST", "CREATED", "USED", "SIZE", "ON DISK")
 DIGEST_SHOWN = len("sha256:") + 12
 
-image_arguments = click.argument("names", nargs=-1, required=True, metavar="IMAGE...")
+
+def _complete_image(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from trio_sandbox.home import Home
+    from trio_sandbox.image.cache.records import Records
+
+    records = Records(Home.default()).all()
+    return [CompletionItem(record.reference) for record in records if record.reference.startswith(incomplete)]
+
+
+image_arguments = click.argument("names", nargs=-1, required=True, metavar="IMAGE...", shell_complete=_complete_image)
 
 
 @click.command()
