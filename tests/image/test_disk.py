@@ -181,6 +181,8 @@ def test_other_vmdks_are_refused(tmp_path: Path) -> None:
     refused(rewritten(make(tmp_path / "two.vmdk"), b"monolithicSparse", b"vmfsSparse000000"), "of the kind 'vmfsSpa")
     hinted = rewritten(make(tmp_path / "four.vmdk"), b"\nRW ", b'\nparentFileNameHint="/etc/shadow"\nRW ')
     refused(hinted, "stands on another")
+    # QEMU would read another description than the one that is looked at.
+    refused(patched(make(tmp_path / "five.vmdk"), 28, struct.pack("<Q", 21)), "does not describe itself")
     # With a capacity of 0, QEMU would read the description and open the files that it names.
     refused(patched(make(tmp_path / "three.vmdk"), 12, bytes(8)), "impossible size")
 

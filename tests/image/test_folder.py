@@ -16,8 +16,10 @@ from pathlib import Path
 
 import attrs
 import pytest
+import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from trio_sandbox.client.image import Image
 from trio_sandbox.errors import ImageNotFoundError, InvalidImageError
@@ -252,6 +254,18 @@ async def test_what_changes_at_once_after_it_was_packed_is_seen(tree: Path, home
         assert text.encode() in archive
 
 
+@pytest.mark.parametrize(("age", "is_believed"), [(0.0, False), (0.04, False), (0.06, True), (60.0, True)])
+def test_nothing_that_changed_just_now_is_believed(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, age: float, is_believed: bool
+) -> None:
+    with opened(tree) as root:
+        newest_ns = look(root, DEFAULT_LIMITS, NO_METER).newest_ns
+        monkeypatch.setattr(time, "time", lambda: newest_ns / 1e9 + age)
+        clock = MockClock(autojump_threshold=0)
+        trio.run(folder_root._settled, root, DEFAULT_LIMITS, clock=clock)
+    assert (clock.current_time() == 0) == is_believed
+
+
 async def test_few_packed_folders_are_kept_and_those_that_are_needed(tree: Path, home: Home) -> None:
     needed = await prepare_folder("x", tree, home)
     sandbox = home.folder("sandboxes", "stays")
@@ -329,6 +343,22 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path, how: str) -> None:
 
     with opened(root) as descriptor, pytest.raises(FolderChanged):
         write_folder(descriptor, Memory(), DEFAULT_LIMITS, Meddler(act=change))
+
+
+def test_a_file_that_ends_early(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut and written again within one tick of the clock, so that its times tell nothing."""
+    monkeypatch.setattr(os, "pread", lambda descriptor, amount, offset: bytes(amount - 1))
+    with pytest.raises(FolderChanged):
+        written(tree)
+
+
+async def test_a_cancelled_packing_leaves_nothing(tree: Path, home: Home) -> None:
+    with (tree / "large").open("wb") as file:
+        file.truncate(64 << 20)
+    with trio.CancelScope() as scope:
+        await prepare_folder("x", tree, home, progress=lambda stage, done, total: scope.cancel())
+    assert scope.cancelled_caught
+    assert list(home.rootfs.iterdir()) == [] == list(home.scratch.iterdir())
 
 
 async def test_a_folder_that_never_rests_is_an_error(tree: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
