@@ -22,6 +22,7 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
         ("ann/app", "docker.io/ann/app:latest"),
         ("docker.io/python", "docker.io/library/python:latest"),
         ("index.docker.io/ann/app:1", "docker.io/ann/app:1"),
+        ("registry-1.docker.io/python", "docker.io/library/python:latest"),
         ("localhost/app", "localhost/app:latest"),
         ("localhost:5000/app", "localhost:5000/app:latest"),
         ("host:5000/a/b/c:x", "host:5000/a/b/c:x"),

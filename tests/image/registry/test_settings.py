@@ -83,6 +83,7 @@ def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ('[registry."index.docker.io"]', "the name of Docker Hub is 'docker.io'"),
         ("registry = 1", "must be tables"),
         ('[registry]\n"a.test" = 1', "must be a table"),
         ('[registry."a.test"]\nca = ""', "must be the path of a file"),

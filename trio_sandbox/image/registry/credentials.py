@@ -22,7 +22,7 @@ import trio
 from trio_sandbox.image.faults import ImageFault
 from trio_sandbox.image.oci import parse_object
 from trio_sandbox.image.registry.failures import Refused
-from trio_sandbox.image.registry.reference import DOCKER_HUB
+from trio_sandbox.image.registry.reference import DOCKER_HUB, HUB_HOSTS
 from trio_sandbox.registry_auth import BEARER_USER, RegistryAuth
 
 MAX_CONFIG_BYTES = 1 << 20
@@ -194,4 +194,4 @@ def _host(key: str) -> str:
     """The registry that a key of the config file means: they come with a scheme and a path, or without."""
     host = key.partition("://")[2] or key
     host = host.partition("/")[0]
-    return DOCKER_HUB if host in ("index.docker.io", "registry-1.docker.io") else host
+    return DOCKER_HUB if host in HUB_HOSTS else host

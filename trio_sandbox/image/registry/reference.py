@@ -15,6 +15,8 @@ import attrs
 from trio_sandbox.errors import InvalidConfigError
 
 DOCKER_HUB = "docker.io"
+HUB_HOSTS = ("index.docker.io", "registry-1.docker.io")
+"""Other names of it, which people have from elsewhere."""
 DEFAULT_TAG = "latest"
 MAX_PATH = 255
 """Characters of a repository's path."""
@@ -96,7 +98,7 @@ class RegistryReference:
 def _split_registry(name: str) -> tuple[str, str]:
     first, slash, rest = name.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost" or first != first.lower()):
-        return (DOCKER_HUB if first == "index.docker.io" else first), rest
+        return (DOCKER_HUB if first in HUB_HOSTS else first), rest
     return DOCKER_HUB, name
 
 

@@ -25,7 +25,7 @@ import attrs
 
 from trio_sandbox.errors import InvalidConfigError
 from trio_sandbox.home import Home
-from trio_sandbox.image.registry.reference import is_registry, is_repository
+from trio_sandbox.image.registry.reference import DOCKER_HUB, HUB_HOSTS, is_registry, is_repository
 
 SETTINGS_FILE = "registries.toml"
 MAX_SETTINGS_BYTES = 1 << 20
@@ -101,6 +101,8 @@ class Settings:
             where = f"{name}: registry.{registry!r}"
             if not is_registry(registry):
                 problems.append(f"{where}: is no HOST or HOST:PORT")
+            if registry in HUB_HOSTS:
+                problems.append(f"{where}: the name of Docker Hub is {DOCKER_HUB!r}")
             if not isinstance(table, dict):
                 problems.append(f"{where}: must be a table")
                 continue
