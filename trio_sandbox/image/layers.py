@@ -7,7 +7,6 @@ Runs in a worker thread; every chunk is a cancellation point.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import subprocess
 import threading
@@ -21,6 +20,7 @@ from isal import igzip_lib
 from trio_sandbox.errors import HostNotReadyError
 from trio_sandbox.image.blobs import Blob
 from trio_sandbox.image.faults import ImageFault
+from trio_sandbox.image.hash_thread import Sha256
 from trio_sandbox.image.progress import Meter
 from trio_sandbox.image.sink import Sink
 
@@ -227,26 +227,26 @@ def checked_layer(blob: Blob, digest: str | None, diff_id: str, meter: Meter, li
     digest: of the stored bytes, None where nobody stated one. limit: bytes that may come out.
     Raises ImageFault when a digest disagrees or the limit is reached.
     """
-    # Plain tar is stored as it unpacks: one hash serves both digests.
-    stored_hash = None if digest is None or (digest == diff_id and compression_of(blob) == "none") else hashlib.sha256()
-    plain_hash = hashlib.sha256()
     total = stored = 0
+    # Plain tar is stored as it unpacks: one hash serves both digests.
+    is_plain = digest == diff_id and compression_of(blob) == "none"
+    with Sha256() as stored_hash, Sha256() as plain_hash:
 
-    def see(data: bytes) -> None:
-        nonlocal stored
-        stored += len(data)
-        if stored_hash is not None:
-            stored_hash.update(data)
+        def see(data: bytes) -> None:
+            nonlocal stored
+            stored += len(data)
+            if digest is not None and not is_plain:
+                stored_hash.update(data)
 
-    with closing(plain_chunks(blob, see)) as chunks:
-        for chunk in chunks:
-            total += len(chunk)
-            if total > limit:
-                raise ImageFault(f"it unpacks to more than the {limit} bytes that the limit leaves")
-            plain_hash.update(chunk)
-            meter.add(len(chunk), stored)
-            yield chunk
-    if stored_hash is not None and f"sha256:{stored_hash.hexdigest()}" != digest:
-        raise ImageFault(f"blob {blob.name} is damaged: its bytes hash to sha256:{stored_hash.hexdigest()}")
-    if f"sha256:{plain_hash.hexdigest()}" != diff_id:
-        raise ImageFault(f"{blob.name} unpacks to sha256:{plain_hash.hexdigest()} instead of its diff_id {diff_id}")
+        with closing(plain_chunks(blob, see)) as chunks:
+            for chunk in chunks:
+                total += len(chunk)
+                if total > limit:
+                    raise ImageFault(f"it unpacks to more than the {limit} bytes that the limit leaves")
+                plain_hash.update(chunk)
+                meter.add(len(chunk), stored)
+                yield chunk
+        if digest is not None and not is_plain and stored_hash.digest() != digest:
+            raise ImageFault(f"blob {blob.name} is damaged: its bytes hash to {stored_hash.digest()}")
+        if plain_hash.digest() != diff_id:
+            raise ImageFault(f"{blob.name} unpacks to {plain_hash.digest()} instead of its diff_id {diff_id}")
