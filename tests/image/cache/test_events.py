@@ -159,10 +159,13 @@ def check_whole(events: Sequence[PullEvent], case: Case, image: TestImage) -> No
     assert events[1].total_download_bytes == sum(len(image.blobs[digest]) for digest in missing)
     check_downloads(events, image, missing)
     merging = types.index("stitch_merging_trees")
-    assert not any(name.startswith("layer_download") for name in types[merging:])
+    for index in missing.values():  # a layer is merged when it is here, while others may be on their way
+        of_layer = [event.event_type for event in events if event.layer_index == index]
+        assert of_layer.index("layer_download_verifying") < of_layer.index("layer_materialize_started")
     assert not any(name.startswith("layer_materialize") for name in types[:merging])
     for index, layer in enumerate(found(image).image.layers):
-        check_layer([event for event in events[merging:] if event.layer_index == index], layer.diff_id, layer.size)
+        merged = [event for event in events if event.event_type.startswith("layer_materialize")]
+        check_layer([event for event in merged if event.layer_index == index], layer.diff_id, layer.size)
 
 
 def check_layer(told: Sequence[PullEvent], diff_id: str, size: Any) -> None:

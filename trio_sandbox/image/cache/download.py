@@ -7,7 +7,7 @@ is kept for the next time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -70,8 +70,16 @@ def missing_layers(layers: Sequence[Descriptor], blobs: BlobCache) -> dict[str, 
     return found
 
 
-async def download_layers(layers: Sequence[Descriptor], fetch: Fetch, blobs: BlobCache, on_pull: OnPull) -> None:
+async def download_layers(
+    layers: Sequence[Descriptor],
+    fetch: Fetch,
+    blobs: BlobCache,
+    on_pull: OnPull,
+    on_arrival: Callable[[str], None] = lambda digest: None,
+) -> None:
     """Download what is missing of `layers`. What somebody else downloads already is waited for, and told of alike.
+
+    on_arrival: called with the digest of each that was missing, when it is here.
 
     Raises the first failure, bare, when the others have been cancelled.
     """
@@ -90,6 +98,7 @@ async def download_layers(layers: Sequence[Descriptor], fetch: Fetch, blobs: Blo
                 nursery.cancel_scope.cancel(reason="another layer failed")
             else:
                 download.look(download.layer.size)
+                on_arrival(download.layer.digest)
 
         for download in downloads:
             nursery.start_soon(one, download)

@@ -17,6 +17,7 @@ import trio
 from trio_sandbox.config import PullPolicy
 from trio_sandbox.errors import ImageNotFoundError
 from trio_sandbox.home import Home
+from trio_sandbox.image.cache.arrivals import NOTHING, Arrivals
 from trio_sandbox.image.cache.blobs import BlobCache
 from trio_sandbox.image.cache.download import download_layers, missing_layers
 from trio_sandbox.image.cache.keys import blob_key, rootfs_key
@@ -122,31 +123,59 @@ class Obtaining:
         self.blobs.add_document(manifest)
         self.blobs.add_document(resolved.documents[config.digest])
         await trio.to_thread.run_sync(self.blobs.trim_parts)
-        missing = missing_layers(layers, self.blobs).values()
-        self.on_pull(resolved_event(self.name, image, sum(layers[index].size for index in missing)))
-        await download_layers(layers, remote.fetch, self.blobs, self.on_pull)
-        if not await self._is_built(image):
+        missing = missing_layers(layers, self.blobs)
+        self.on_pull(resolved_event(self.name, image, sum(layers[index].size for index in missing.values())))
+        if not await self._is_brought_and_built(image, layers, remote, Arrivals.of(missing)):
             await download_layers(layers, remote.fetch, self.blobs, self.on_pull)
             await self._build(image)
         Records(self.home).publish(self.reference, resolved.manifest)
         return image
 
-    async def _is_built(self, image: Image) -> bool:
+    async def _is_brought_and_built(
+        self, image: Image, layers: Sequence[Descriptor], remote: Remote, arrivals: Arrivals
+    ) -> bool:
+        """Download the layers, and take each into the root file system as it comes. As `_is_built`.
+
+        Raises the first failure, bare, when the other side has been cancelled.
+        """
+        failures: list[Exception] = []
+        is_built = False
+
+        async def download() -> None:
+            try:
+                await download_layers(layers, remote.fetch, self.blobs, self.on_pull, arrivals.note)
+            except Exception as error:
+                failures.append(error)
+                nursery.cancel_scope.cancel(reason="a layer does not come")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(download)
+            try:
+                is_built = await self._is_built(image, arrivals)
+            except Exception as error:
+                failures.append(error)
+                nursery.cancel_scope.cancel(reason="the root file system cannot be built")
+        if failures:
+            raise failures[0]
+        return is_built
+
+    async def _is_built(self, image: Image, arrivals: Arrivals = NOTHING) -> bool:
         """Build the root file system of `image`; False when that failed over damaged layers, which are gone now.
 
         Raises ImageFault when its layers are what they should be, and cannot be built all the same.
         """
         failure = None
         try:
-            await self._build(image)
+            await self._build(image, arrivals)
         except ImageFault as fault:
             failure = fault
+        await arrivals.wait_all()
         if failure is not None and not await self._drop_damaged(image):
             raise failure
         return failure is None
 
-    async def _build(self, image: Image) -> None:
-        with closing(CachedStore(image, self.blobs)) as store:
+    async def _build(self, image: Image, arrivals: Arrivals = NOTHING) -> None:
+        with closing(CachedStore(image, self.blobs, arrivals)) as store:
             await ensure_built(image, store, self.home, on_pull=self.on_pull, limits=self.limits)
 
     async def _drop_damaged(self, image: Image) -> bool:

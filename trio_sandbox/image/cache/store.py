@@ -7,6 +7,7 @@ import os
 import attrs
 
 from trio_sandbox.image.blobs import Blob
+from trio_sandbox.image.cache.arrivals import NOTHING, Arrivals
 from trio_sandbox.image.cache.blobs import BlobCache
 from trio_sandbox.image.oci import Descriptor, Image, Layer, parse_manifest, read_verified, resolve
 
@@ -38,14 +39,16 @@ class CachedStore:
 
     _image: Image
     _blobs: BlobCache
+    _arrivals: Arrivals = NOTHING
     _open: list[int] = attrs.field(factory=list)
 
     def image(self) -> Image:
         return self._image
 
     def layer(self, layer: Layer) -> Blob:
-        """Raises ImageFault when the blob is not there, or of another size."""
+        """Waits for a blob that is on its way. Raises ImageFault when it is not there, or of another size."""
         assert layer.size is not None
+        self._arrivals.wait_in_thread(layer.place)
         blob = self._blobs.open(layer.place, layer.size)
         self._open.append(blob.descriptor)
         return blob
