@@ -141,7 +141,7 @@ def test_patches_and_scripts_survive_json(made: list[PatchConfig], scripts: dict
 
 def test_relative_sources_are_meant_from_the_folder_of_whoever_asked() -> None:
     config = build(patches=[Patch.copy_file("a", "/a"), Patch.copy_dir("/abs", "/b"), Patch.remove("/c")])
-    assert [patch.src for patch in config.in_folder("/work").patches] == ["/work/a", "/abs", None]
+    assert [patch.src for patch in config.in_folder("/home/me").patches] == ["/home/me/a", "/abs", None]
 
 
 def test_sources_are_looked_at_before_anything_is_made(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ class FakeControl:
         self.requests: list[Fs] = []
         self.opened: list[FakeSession] = []
         self.refusal: SandboxError | None = None
-        self.default_workdir = "/work"
+        self.default_workdir = "/base"
         self.default_user = "worker"
 
     def open_session(self, request: object) -> FakeSession:

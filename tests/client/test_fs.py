@@ -58,19 +58,19 @@ def asked(op: str, path: bytes, to: bytes = b"", **options: Any) -> Fs:
 
 
 CALLS: list[tuple[Callable[[SandboxFs], Awaitable[Any]], Fs]] = [
-    (lambda fs: fs.read("a"), asked("read", b"/work/a")),
+    (lambda fs: fs.read("a"), asked("read", b"/base/a")),
     (lambda fs: fs.read(b"/\xff", offset=3, length=4), asked("read", b"/\xff", offset=3, length=4)),
     (lambda fs: fs.read_stream("/a", length=0), asked("read", b"/a", length=0)),
-    (lambda fs: fs.read_text("../\udcff", user="0:5"), asked("read", b"/work/../\xff", user="0:5")),
+    (lambda fs: fs.read_text("../\udcff", user="0:5"), asked("read", b"/base/../\xff", user="0:5")),
     (lambda fs: fs.list(pathlib.PurePosixPath("/d")), asked("list", b"/d")),
-    (drain, asked("list", b"/work/d")),
+    (drain, asked("list", b"/base/d")),
     (lambda fs: fs.mkdir("/d"), asked("mkdir", b"/d", recursive=True)),
     (lambda fs: fs.mkdir("/d", mode=0o700, parents=False), asked("mkdir", b"/d", mode=0o700)),
     (lambda fs: fs.remove("/f"), asked("remove", b"/f")),
     (lambda fs: fs.remove_dir("/d"), asked("remove_dir", b"/d", recursive=True)),
     (lambda fs: fs.remove_dir("/d", recursive=False), asked("remove_dir", b"/d")),
-    (lambda fs: fs.copy("a", "b"), asked("copy", b"/work/a", b"/work/b", recursive=True)),
-    (lambda fs: fs.rename("a", "/b"), asked("rename", b"/work/a", b"/b")),
+    (lambda fs: fs.copy("a", "b"), asked("copy", b"/base/a", b"/base/b", recursive=True)),
+    (lambda fs: fs.rename("a", "/b"), asked("rename", b"/base/a", b"/b")),
     (lambda fs: fs.symlink("../x", "/l"), asked("symlink", b"/l", b"../x")),
     (lambda fs: fs.readlink("/l"), asked("readlink", b"/l")),
     (lambda fs: fs.chmod("/f", 0o4755), asked("chmod", b"/f", mode=0o4755)),
@@ -195,7 +195,7 @@ async def _for_ever(_: bytes) -> None:
 
 
 async def test_a_sink_says_why_the_guest_takes_no_more() -> None:
-    full = [STDIN_CLOSED, done(errno.ENOSPC, message="disk full", path=b"/work/a")]
+    full = [STDIN_CLOSED, done(errno.ENOSPC, message="disk full", path=b"/base/a")]
     fs, _ = opened(full)
     for call in (fs.write("a", b"x"), _stream(fs, b"x", b"y"), _stream(fs)):
         with pytest.raises(FilesystemError, match="disk full") as caught:
@@ -214,7 +214,7 @@ async def test_folders_come_as_a_list_or_one_by_one() -> None:
     events = [out(page[:70]), out(page[70:7000]), out(page[7000:]), done(count=300)]
     fs, control = opened(events)
     entries = await fs.list("d")
-    assert (len(entries), entries[299].path) == (300, "/work/d/f")
+    assert (len(entries), entries[299].path) == (300, "/base/d/f")
     async with fs.iterdir("/d") as stream:
         async for entry in stream:
             assert (entry.path, entry.kind, entry.metadata.inode) == ("/d/f", FsEntryKind.FILE, 77)
@@ -269,7 +269,7 @@ async def test_errors_carry_errno_and_path() -> None:
     with pytest.raises(FilesystemError, match=os.strerror(errno.EACCES)) as denied:
         await fs.remove("f")
     assert type(denied.value) is FilesystemError
-    assert denied.value.path == "/work/f"
+    assert denied.value.path == "/base/f"
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ async def test_an_operation_that_never_began(kind: str, number: int) -> None:
     fs, _ = opened([failed(kind, errno.ENOENT)])
     with pytest.raises(FilesystemError, match=kind) as caught:
         await fs.list("d")
-    assert (type(caught.value), caught.value.errno, caught.value.path) == (FilesystemError, number, "/work/d")
+    assert (type(caught.value), caught.value.errno, caught.value.path) == (FilesystemError, number, "/base/d")
     assert isinstance(caught.value.__cause__, ExecFailedError)
     assert caught.value.__cause__.kind == kind
 
@@ -296,7 +296,7 @@ async def test_an_operation_too_many_for_this_client() -> None:
     control.refusal = ExecFailedError("too_many_sessions", errno.EAGAIN, "64 are open")
     with pytest.raises(FilesystemError, match="64 are open") as caught:
         await fs.remove("f")
-    assert (caught.value.errno, caught.value.path) == (errno.EAGAIN, "/work/f")
+    assert (caught.value.errno, caught.value.path) == (errno.EAGAIN, "/base/f")
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ async def test_a_folder_of_the_host_travels_without_what_its_links_point_to(tmp_
     control = FakeControl(Answer(after_input=lambda _: [done()]))
     copied = await SandboxFs(control).copy_from_host(tmp_path / "to-d", "to")
     assert copied == FsCopied(entries=3, size=600_000, skipped=1)
-    assert (control.requests[0].op, control.requests[0].path) == ("unpack", b"/work/to")
+    assert (control.requests[0].op, control.requests[0].path) == ("unpack", b"/base/to")
     found = list(RecordStream().feed_untrusted(bytes(control.opened[0].input)))
     records = [(item.name, item.target) for item in found if isinstance(item, TreeRecord)]
     assert records == [(b"", b""), (b"f", b""), (b"l", os.fsencode(tmp_path / "secret"))]
