@@ -12,8 +12,8 @@ import attrs
 from trio_sandbox.errors import ImageNotFoundError
 from trio_sandbox.home import Home
 from trio_sandbox.image.cache.blobs import BlobCache
+from trio_sandbox.image.cache.contents import Contents, contents_of
 from trio_sandbox.image.cache.records import Record, Records
-from trio_sandbox.image.cache.store import Contents, contents_of
 from trio_sandbox.image.faults import ImageFault, NoSuchImage
 from trio_sandbox.image.oci import host_architecture, parse_object, read_verified
 from trio_sandbox.image.squashfs import squashfs_path

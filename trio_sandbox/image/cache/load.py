@@ -23,11 +23,12 @@ from trio_sandbox.home import Home
 from trio_sandbox.image.archive import ArchiveStore, docker_tags
 from trio_sandbox.image.blobs import Blob
 from trio_sandbox.image.cache.blobs import BlobCache
+from trio_sandbox.image.cache.contents import contents_of
 from trio_sandbox.image.cache.keys import blob_key, rootfs_key
 from trio_sandbox.image.cache.leases import Lease
 from trio_sandbox.image.cache.names import canonical_name
 from trio_sandbox.image.cache.records import Records
-from trio_sandbox.image.cache.store import CachedStore, contents_of
+from trio_sandbox.image.cache.store import CachedStore
 from trio_sandbox.image.faults import ImageFault, NoSuchImage, blame
 from trio_sandbox.image.layers import compression_of
 from trio_sandbox.image.limits import DEFAULT_LIMITS

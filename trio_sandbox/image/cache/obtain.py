@@ -19,11 +19,12 @@ from trio_sandbox.errors import ImageNotFoundError
 from trio_sandbox.home import Home
 from trio_sandbox.image.cache.arrivals import NOTHING, Arrivals
 from trio_sandbox.image.cache.blobs import BlobCache
+from trio_sandbox.image.cache.contents import contents_of
 from trio_sandbox.image.cache.download import download_layers, missing_layers
 from trio_sandbox.image.cache.keys import blob_key, rootfs_key
 from trio_sandbox.image.cache.leases import Lease
 from trio_sandbox.image.cache.records import Record, Records
-from trio_sandbox.image.cache.store import CachedStore, contents_of, is_whole
+from trio_sandbox.image.cache.store import CachedStore, is_whole
 from trio_sandbox.image.faults import ImageFault, NoSuchImage
 from trio_sandbox.image.limits import DEFAULT_LIMITS, Limits
 from trio_sandbox.image.oci import Descriptor, Image, parse_manifest

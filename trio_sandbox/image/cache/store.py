@@ -1,4 +1,4 @@
-"""An image in the cache: what its documents say, and its layers, opened. Sync."""
+"""The layers of an image in the cache, opened, or waited for. In worker threads of Trio's."""
 
 from __future__ import annotations
 
@@ -9,28 +9,7 @@ import attrs
 from trio_sandbox.image.blobs import Blob
 from trio_sandbox.image.cache.arrivals import NOTHING, Arrivals
 from trio_sandbox.image.cache.blobs import BlobCache
-from trio_sandbox.image.oci import Descriptor, Image, Layer, parse_manifest, read_verified, resolve
-
-
-@attrs.frozen
-class Contents:
-    """What a manifest in the cache names. Its documents are here, and verified; its layers need not be here."""
-
-    manifest: Descriptor
-    config: Descriptor
-    layers: tuple[Descriptor, ...]
-    image: Image
-
-    @property
-    def blobs(self) -> dict[str, int]:
-        """Digests and sizes of all that the image is made of; a layer that is there twice counts once."""
-        return {found.digest: found.size for found in (self.manifest, self.config, *self.layers)}
-
-
-def contents_of(manifest: Descriptor, blobs: BlobCache) -> Contents:
-    """Read an image's documents. Raises ImageFault, or NoSuchImage, when one is missing, damaged or of no use here."""
-    config, layers = parse_manifest(read_verified(manifest, blobs.read), manifest.media_type)
-    return Contents(manifest, config, layers, resolve(manifest, blobs.read))
+from trio_sandbox.image.oci import Image, Layer
 
 
 @attrs.define(eq=False)
