@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_sandbox.config import HOSTNAME_LIMIT, PLANNED, LogLevel, SandboxConfig
+from trio_sandbox.config import HOSTNAME_LIMIT, IMAGE_LABELS_LIMIT, PLANNED, LogLevel, SandboxConfig, usable_labels
 from trio_sandbox.errors import InvalidConfigError, UnsupportedError
 
 
@@ -57,6 +57,21 @@ def test_every_problem_is_named_at_once() -> None:
 def test_one_problem(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidConfigError, match=words):
         build(**options)
+
+
+def test_an_image_has_labels_that_no_sandbox_can_have() -> None:
+    labels = {
+        "good": "1",
+        "org.opencontainers.image.title": "x",
+        "": "x",
+        "a b": "x",
+        "long": "x" * 1025,
+        "s": "\ud800",
+    }
+    assert usable_labels(labels) == {"good": "1", "org.opencontainers.image.title": "x"}
+    assert len(usable_labels({f"l{number}": "" for number in range(5000)})) == IMAGE_LABELS_LIMIT
+    with pytest.raises(InvalidConfigError, match="labels: the value of 's' cannot be written as UTF-8"):
+        build(labels={"s": "\ud800"})
 
 
 def test_what_is_logged_round_trips() -> None:

@@ -168,7 +168,8 @@ async def run_machine(
                 await prepare(machine, link)
                 life = runtime.begin(machine, link)
                 if runtime.record is not None:
-                    await runtime.record.ready(chain_id, next(iter(runtime.addresses), ""))
+                    address = next(iter(runtime.addresses), "")
+                    await runtime.record.ready(chain_id, address, runtime.image.labels)
                 runtime.mark("ready")
                 log.info("%s is ready: %s", runtime.name, runtime.stages)
                 with runtime.lifecycle.within(State.RUNNING):
@@ -242,10 +243,10 @@ async def open_sandbox(
     one template share the layout of their kernels' address space, which False avoids at the price of a boot.
     listen: path of a Unix socket on which other processes of this user may connect. websocket: a WebSocketAddress on
     which clients that bring its token may. idle_timeout: seconds without open programs and file operations after which
-    it drains and stops. max_duration: seconds of life after which it does. labels: for `Sandbox.list`.
-    entrypoint: what `exec_default` runs, in the place of the image's ENTRYPOINT and CMD. patches: changes to its files,
-    from `Patch`, applied in order before anybody can use it. scripts: programs by name, in /.msb/scripts and on PATH;
-    a body without a first line `#!…` is for the shell.
+    it drains and stops. max_duration: seconds of life after which it does. labels: for `Sandbox.list`,
+    over the image's. entrypoint: what `exec_default` runs, in the place of the image's ENTRYPOINT and CMD. patches:
+    changes to its files, from `Patch`, applied in order before anybody can use it. scripts: programs by name, in
+    /.msb/scripts and on PATH; a body without a first line `#!…` is for the shell.
     quiet_logs: do not log what programs print. log_level: of the logger "trio_sandbox", what goes to runtime.log: a
     LogLevel (all that the program lets through). home: the data folder (`Home.default()`). keep: at the end of the
     block the sandbox is stopped, with its data written, and stays, for `Sandbox.start` (False: it is killed and

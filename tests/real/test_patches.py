@@ -1,22 +1,56 @@
-"""Patches, scripts and what an image says of its programs, on real machines."""
+"""Patches and scripts on real machines: an overlay beneath, mounts to be led into, restarts, clones."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
-import shutil
+import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from trio_sandbox import ExecFailedError, Patch, PatchConfig, PatchFailedError, Sandbox, open_sandbox
+from trio_sandbox import Patch, PatchConfig, PatchFailedError, Sandbox, open_sandbox
 from trio_sandbox.home import Home
 
 from .traces import leaving_nothing
 
 pytestmark = pytest.mark.anyio
+
+
+async def test_what_the_first_program_finds(tmp_path: Path) -> None:
+    (tmp_path / "tree" / "deep").mkdir(parents=True)
+    (tmp_path / "tree" / "deep" / "tool").write_bytes(os.urandom(3 << 20))
+    (tmp_path / "tree" / "deep" / "tool").chmod(0o6755)  # setuid does not travel, unless somebody says so
+    patches = [
+        Patch.append("/etc/os-release", "PATCHED=yes\n"),  # a link of the image, to a file in a lower layer
+        Patch.text("/etc/passwd", "root:x:0:0::/root:/bin/sh\n", replace=True),
+        Patch.remove("/usr/share/doc"),
+        Patch.copy_dir(tmp_path / "tree", "/opt/tree"),
+        Patch.copy_file(tmp_path / "tree" / "deep" / "tool", "/opt/tool", mode=0o4711),
+        Patch.text("/opt/large", "ä" * 1_000_000, mode=0o400),
+        Patch.symlink("/opt/tool", "/bin/tool"),  # through the image's link /bin
+        Patch.mkdir("/opt/sticky", mode=0o1777),
+    ]
+    script = (
+        "tail -1 /usr/lib/os-release; cat /etc/passwd; ls -d /usr/share/doc || :; readlink /usr/bin/tool;"
+        "stat -c '%n %s %a %u:%g' /opt/large /opt/sticky /opt/tool /opt/tree /opt/tree/deep/tool; touch /etc/passwd"
+    )
+    async with open_sandbox("patched", image="local/base", patches=patches) as sandbox:
+        assert "spawned" in sandbox.timings, "it booted cold"
+        sizes = {"/opt/sticky": None, "/opt/tree": None}
+        said = (await sandbox.shell(script)).stdout_text.splitlines()
+        assert said[:3] == ["PATCHED=yes", "root:x:0:0::/root:/bin/sh", "/opt/tool"]
+        found = [line.split() for line in said[3:]]
+        assert [[name, *(["-"] if name in sizes else [size]), *rest] for name, size, *rest in found] == [
+            ["/opt/large", "2000000", "400", "0:0"],
+            ["/opt/sticky", "-", "1777", "0:0"],
+            ["/opt/tool", str(3 << 20), "4711", "0:0"],
+            ["/opt/tree", "-", oct((tmp_path / "tree").stat().st_mode & 0o777)[2:], "0:0"],
+            ["/opt/tree/deep/tool", str(3 << 20), "755", "0:0"],
+        ]
+        assert await sandbox.fs.read("/opt/tree/deep/tool") == (tmp_path / "tree" / "deep" / "tool").read_bytes()
+    async with open_sandbox("patched", image="local/base") as sandbox:  # the image is as it was
+        assert (await sandbox.shell("ls /opt/tree /usr/bin/tool")).exit_code != 0
+        assert "daemon" in await sandbox.fs.read_text("/etc/passwd")
 
 
 @pytest.mark.parametrize(
@@ -27,7 +61,10 @@ pytestmark = pytest.mark.anyio
         ("/dev", "/srv/x/null", errno.EXDEV),
         ("/proc", "/srv/x/sysrq-trigger", errno.EXDEV),
         ("/proc/self/root", "/srv/x/file", errno.EXDEV),
+        ("/.msb/scripts", "/srv/x/file", errno.EXDEV),
         ("x", "/srv/x/file", errno.ELOOP),
+        ("/nowhere", "/srv/x/file", errno.ENOENT),
+        ("/nowhere", "/var/run/file", errno.EXDEV),  # a link that the image itself has
     ],
 )
 async def test_no_link_of_an_image_leads_off_its_disk(home: Home, link: str, path: str, number: int) -> None:
@@ -88,64 +125,34 @@ async def test_scripts_as_large_as_they_may_be() -> None:
         assert found.stdout_text.splitlines()[:2] == ["500", "ran"]
 
 
-def derived(home: Home, path: Path, **config: Any) -> str:
-    """A layout folder with the layer of local/base and a configuration of its own."""
-    shutil.copytree(home.images / "local" / "base", path, copy_function=shutil.copyfile)
-    blobs = path / "blobs" / "sha256"
-
-    def load(digest: str) -> Any:
-        return json.loads((blobs / digest.removeprefix("sha256:")).read_bytes())
-
-    def store(document: Any) -> dict[str, Any]:
-        data = json.dumps(document).encode()
-        digest = hashlib.sha256(data).hexdigest()
-        (blobs / digest).write_bytes(data)
-        return {"digest": f"sha256:{digest}", "size": len(data)}
-
-    index = json.loads((path / "index.json").read_text())
-    manifest = load(index["manifests"][0]["digest"])
-    image = load(manifest["config"]["digest"])
-    image["config"] = config
-    manifest["config"] |= store(image)
-    index["manifests"][0] |= store(manifest)
-    (path / "index.json").write_text(json.dumps(index))
-    return str(path)
+@pytest.mark.parametrize(
+    "patch",
+    [
+        Patch.mkdir("/srv/x/shm/escaped"),
+        Patch.symlink("x", "/srv/x/escaped", replace=True),
+        Patch.append("/srv/x/null", "x"),
+        Patch.remove("/srv/x/null"),
+        Patch.copy_dir("/nothing", "/srv/x/escaped", replace=True),
+    ],
+    ids=lambda patch: patch.kind,
+)
+async def test_no_kind_of_patch_follows_a_link_off_the_disk(patch: PatchConfig, tmp_path: Path) -> None:
+    if patch.src is not None:
+        patch = Patch.copy_dir(tmp_path, patch.guest_path, replace=True)
+    with pytest.raises(PatchFailedError, match="off the sandbox's disk") as caught:
+        async with open_sandbox("led", image="local/base", patches=[Patch.symlink("/dev", "/srv/x"), patch]):
+            raise AssertionError("not reached")
+    assert (caught.value.index, caught.value.kind, caught.value.errno) == (1, patch.kind, errno.EXDEV)
 
 
-async def test_an_image_is_run_as_it_says(home: Home, tmp_path: Path) -> None:
-    image = derived(
-        home,
-        tmp_path / "image",
-        Env=["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "GREETING=hello"],
-        Entrypoint=["sh", "-c", 'echo "$GREETING $(id -un) $(pwd) $*"', "sh"],
-        Cmd=["from", "the image"],
-        WorkingDir="/usr/share",
-        User="nobody",
-    )
-    async with open_sandbox("image", image=image) as sandbox:
-        assert (await sandbox.exec_default()).stdout_text == "hello nobody /usr/share from the image\n"
-        assert (await sandbox.exec_default(["mine"])).stdout_text == "hello nobody /usr/share mine\n"
-        assert (await sandbox.exec_default([], cwd="/", user="root")).stdout_text == "hello root / \n"
-        async with await sandbox.exec_default_stream(env={"GREETING": "bye"}) as running:
-            assert (await running.collect()).stdout_text.startswith("bye ")
-    async with open_sandbox("own", image=image, entrypoint=["echo"], workdir="/", user="root") as sandbox:
-        assert (await sandbox.exec_default()).stdout_text == "\n"
-        assert (await sandbox.exec_default(["a"])).stdout_text == "a\n"
-        assert (await sandbox.shell("pwd; id -un; echo $GREETING")).stdout_text == "/\nroot\nhello\n"
-    async with open_sandbox("none", image=image, entrypoint=[]) as sandbox:
-        with pytest.raises(ExecFailedError, match="names no command"):
-            await sandbox.exec_default()
-
-
-async def test_programs_end_by_the_images_stop_signal(home: Home, tmp_path: Path) -> None:
-    image = derived(home, tmp_path / "image", Env=["PATH=/usr/bin:/bin"], StopSignal="SIGUSR1")
-    sb = await Sandbox.create("stopping", image=image)
-    script = (
-        "trap 'echo usr1 > /root/how; exit' USR1; trap 'echo term > /root/how; exit' TERM; echo up; sleep 1000 & wait"
-    )
-    handle = await sb.shell_stream(script)
-    while (event := await handle.recv()) is not None and event.data != b"up\n":
-        pass
-    await sb.stop()
-    async with await Sandbox.start("stopping") as again:
-        assert await again.fs.read_text("/root/how") == "usr1\n"
+async def test_what_patches_wrote_is_on_disk_when_the_machine_is_killed(tmp_path: Path) -> None:
+    """And their sources are needed once."""
+    name = f"patched-{os.getpid()}"
+    (tmp_path / "source").write_text("from the host\n")
+    patches = [Patch.copy_file(tmp_path / "source", "/note"), Patch.append("/etc/os-release", "PATCHED=yes\n")]
+    async with await Sandbox.create(name, image="local/base", patches=patches) as sandbox:
+        await sandbox.kill()
+        (tmp_path / "source").unlink()
+        async with await Sandbox.start(name) as again:
+            assert await again.fs.read_text("/note") == "from the host\n"
+            assert (await again.fs.read_text("/etc/os-release")).count("PATCHED") == 1

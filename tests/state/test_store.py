@@ -75,6 +75,14 @@ def test_labels_choose(store: Store) -> None:
     assert store.all({"x": "2"}) == []
 
 
+def test_labels_that_are_added_count_less_than_those_that_are_there(store: Store) -> None:
+    store.add(row("a", labels={"x": "own"}))
+    store.add_labels("a", {"x": "image", "y": "image"})
+    assert store.get("a").labels == {"x": "own", "y": "image"}
+    store.add_labels("nobody", {"x": "1"})
+    assert [found.name for found in store.all({"y": "image"})] == ["a"]
+
+
 def test_runs_tell_how_each_one_ended(store: Store) -> None:
     store.add(row())
     store.begin_run("worker")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from trio_sandbox.config import SandboxConfig
+from trio_sandbox.config import SandboxConfig, usable_labels
 from trio_sandbox.errors import SandboxStillRunningError
 from trio_sandbox.home import Home
 from trio_sandbox.lifecycle import TERMINAL, End, State
@@ -63,8 +63,10 @@ class Record:
         with trio.CancelScope(shield=True):  # bounded by BUSY_TIMEOUT
             await trio.to_thread.run_sync(partial(function, *arguments, **named))
 
-    async def ready(self, chain_id: str, socket: str) -> None:
-        """The sandbox runs."""
+    async def ready(self, chain_id: str, socket: str, labels: Mapping[str, str]) -> None:
+        """The sandbox runs. labels: of its image, which count less than its own."""
+        if labels and self.tenure is not Tenure.KNOWN:
+            await self.write(self.store.add_labels, self.name, usable_labels(labels))
         await self.write(self.store.update, self.name, chain_id=chain_id, socket=socket)
         with trio.CancelScope(shield=True):  # bounded by BUSY_TIMEOUT
             self.run = await trio.to_thread.run_sync(self.store.begin_run, self.name)

@@ -122,6 +122,13 @@ class Store:
         with self._transaction() as database:
             return self._update(database, name, **changes)
 
+    def add_labels(self, name: str, labels: Mapping[str, str]) -> None:
+        """Give a sandbox those of these labels that it has not. Harmless for one that is not known."""
+        with self._transaction() as database:
+            if self._find(database, name, reconciled=False) is not None:
+                pairs = [(name, *pair) for pair in labels.items()]
+                database.executemany("INSERT OR IGNORE INTO label VALUES (?, ?, ?)", pairs)
+
     def remove(self, name: str) -> SandboxRow:
         """Forget a sandbox, with its runs; the row as it was. Raises SandboxNotFoundError."""
         with self._transaction() as database:
