@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -115,3 +116,12 @@ def test_imports_point_one_way(layer: str, may_not_import: set[str]) -> None:
             if layer == "client" and module in CACHE_FOR_CLIENTS:
                 continue
             assert parts[0] != "trio_sandbox" or len(parts) < 2 or parts[1] not in may_not_import, (path, module)
+
+
+def test_looking_at_the_cache_imports_no_event_loop() -> None:
+    code = (
+        "import sys; from trio_sandbox.image.cache import catalog, collect, names\n"
+        "print([name for name in ('trio', 'anyio', 'oras', 'requests', 'asyncio') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.replace("'", '"')) == []
