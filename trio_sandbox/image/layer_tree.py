@@ -103,7 +103,10 @@ class LayerTree:
             mine.is_real, mine.entry = True, entry
             return None
         inode = self._linked(entry) if entry.kind is Kind.HARDLINK else Inode((self.number, entry.offset))
-        if (there := folder.children.get(name)) is not None:
+        there = folder.children.get(name)
+        if there is inode:  # a link to itself
+            return None
+        if there is not None:
             self._drop(folder, name, there)
         folder.children[name] = inode
         if entry.kind is Kind.HARDLINK:

@@ -68,7 +68,7 @@ def merge_layers(
     """
     if len(layers) > limits.layers:
         raise ImageFault(f"it has {len(layers)} layers; {limits.layers} are allowed")
-    merge = _Merge(sink, meter, Budget(limits), corrections or {})
+    merge = _Merge(sink, meter, Budget(limits), corrections)
     for number in reversed(range(len(layers))):
         label = f"layer {number + 1} of {len(layers)}"
         with _named(label):
@@ -93,7 +93,8 @@ class _Merge:
     sink: Sink
     meter: Meter
     budget: Budget
-    corrections: Corrections
+    corrections: Corrections | None
+    """None the first time."""
     root: Folder = attrs.field(factory=new_root)
     links: LowerLinks = attrs.field(factory=LowerLinks)
     replaced: list[Inode] = attrs.field(factory=list)
@@ -128,7 +129,7 @@ class _Merge:
         if path is None:
             return
         inode.written = path
-        self.is_futile |= tree.is_contradicted
+        self.is_futile |= tree.is_contradicted and self.corrections is None
         if not self.is_futile:
             self.sink.write(_header(entry, path))
             if entry.size:
@@ -165,7 +166,7 @@ class _Merge:
         for inode in map(Inode.resolved, self.replaced):
             if inode.written is not None and inode not in names:
                 found[inode.place] = None
-        if found:
+        if found or self.is_futile:
             raise Contradicted(found)
         self._write_folders_and_links(names)
         self.sink.write(END_OF_ARCHIVE)
