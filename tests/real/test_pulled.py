@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.image.images import Item, TestImage, layer_tar
+from tests.image.images import Item, TestImage, layer_tar, make_image
 from tests.registries import HAS_REGISTRY, PASSWORD, USER, LoopbackRegistry, running_registry
 from trio_sandbox import Image, ImageInUseError, RegistryAuth, Sandbox, SandboxConfig
 from trio_sandbox.home import Home
@@ -80,7 +80,7 @@ async def test_a_sandbox_is_pinned_to_what_its_tag_meant(
         await Image.remove(name, home=own)
     await sandbox.stop_and_wait()
 
-    registry.push(base_with(home, "second\n"), "base:1", tmp_path / "second")
+    registry.push(make_image([layer_tar([Item("note", b"second\n")])]), "base:1", tmp_path / "second")
     before = await Image.get(name, home=own)
     assert (await Image.pull(name, registry_auth=auth, home=own)).manifest_digest != before.manifest_digest
     assert (await Image.prune(unused=True, home=own)).images_removed == (name,)
@@ -89,7 +89,7 @@ async def test_a_sandbox_is_pinned_to_what_its_tag_meant(
     assert (await Image.prune(home=own)).rootfs_removed == 1
 
     for path in own.root.rglob("*"):
-        if path.is_file() and not path.is_symlink():
+        if path.is_file() and path.stat().st_size < 1 << 20:  # neither layers nor disks
             assert PASSWORD.encode() not in path.read_bytes(), path
 
 
