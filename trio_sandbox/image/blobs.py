@@ -20,6 +20,8 @@ class Blob:
     descriptor: int
     offset: int
     size: int
+    is_verified: bool = attrs.field(default=False, kw_only=True)
+    """Whether it was seen to hash to its digest when it came. What it unpacks to is verified all the same."""
 
     def read_at(self, offset: int, amount: int) -> bytes:
         """Up to `amount` bytes at `offset` of the blob, fewer only at its end. Raises ImageFault when it was cut."""

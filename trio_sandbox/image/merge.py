@@ -106,7 +106,7 @@ class _Merge:
         """Read a layer to its end, and write of it what can be seen."""
         self.meter.begin(f"reading {label}", blob.size)
         version = blob.version()
-        digest = layer.place if layer.size is not None else None
+        digest = layer.place if layer.size is not None and not blob.is_verified else None
         left = self.budget.limits.total_bytes - self.plain_bytes
         tree = LayerTree.under(self.root, number, label, self.budget)
         with closing(checked_layer(blob, digest, layer.diff_id, self.meter, left)) as chunks:

@@ -81,7 +81,8 @@ class _ObservedStore:
         readings = [reading for reading in self._readings if reading.layer == layer]
         for reading in readings:
             reading.total = blob.size
-        return _ObservedBlob(blob.name, blob.descriptor, blob.offset, blob.size, readings)
+        place = (blob.name, blob.descriptor, blob.offset, blob.size)
+        return _ObservedBlob(*place, readings, is_verified=blob.is_verified)
 
     def close(self) -> None:
         self._store.close()
