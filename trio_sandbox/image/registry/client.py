@@ -16,7 +16,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import attrs
-import oras.provider
 import requests
 import urllib3
 from requests.utils import get_environ_proxies
@@ -28,6 +27,7 @@ from trio_sandbox.image.registry.challenge import Challenge, parse_challenges, p
 from trio_sandbox.image.registry.credentials import Credentials
 from trio_sandbox.image.registry.endpoint import Endpoint
 from trio_sandbox.image.registry.failures import Refused, RegistryFailure, Transient
+from trio_sandbox.image.registry.oras_import import Registry
 from trio_sandbox.image.registry.statuses import connection_failure, refusal
 from trio_sandbox.image.registry.transport import Transport, tls_context
 
@@ -49,7 +49,7 @@ class _Authorization:
     """By time.monotonic()."""
 
 
-class RegistryClient(oras.provider.Registry):  # type: ignore[misc]  # oras has no types
+class RegistryClient(Registry):  # type: ignore[misc]  # oras has no types
     """One repository in one registry. May be used by several threads at once."""
 
     def __init__(self, endpoint: Endpoint, credentials: Credentials | None) -> None:
