@@ -77,9 +77,11 @@ def test_labels_choose(store: Store) -> None:
 
 def test_labels_that_are_added_count_less_than_those_that_are_there(store: Store) -> None:
     store.add(row("a", labels={"x": "own"}))
-    store.add_labels("a", {"x": "image", "y": "image"})
-    assert store.get("a").labels == {"x": "own", "y": "image"}
-    store.add_labels("nobody", {"x": "1"})
+    store.begin_run("a", {"x": "image", "y": "image"}, chain_id="sha256:1", socket="/there")
+    found = store.get("a")
+    assert (found.labels, found.chain_id, found.socket) == ({"x": "own", "y": "image"}, "sha256:1", "/there")
+    with pytest.raises(SandboxNotFoundError):
+        store.begin_run("nobody", {"x": "1"})
     assert [found.name for found in store.all({"y": "image"})] == ["a"]
 
 

@@ -90,6 +90,7 @@ def test_requirements() -> tuple[Requirement, ...]:
     return (
         Requirement("docker-registry", "registries", ("docker-registry",), ("docker-registry",)),
         Requirement("skopeo", "images as others write them", ("skopeo",), ("skopeo",)),
+        Requirement("cpio", "initramfs as others read it", ("cpio",), ("cpio",)),
         Requirement("openssl", "certificates of registries", ("openssl",), ("openssl",)),
         Requirement("qemu-img", "disk images", ("qemu-utils",), ("qemu-img",)),
         Requirement("sfdisk", "partition tables", ("fdisk",), ("sfdisk",)),

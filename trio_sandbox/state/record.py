@@ -65,11 +65,10 @@ class Record:
 
     async def ready(self, chain_id: str, socket: str, labels: Mapping[str, str]) -> None:
         """The sandbox runs. labels: of its image, which count less than its own."""
-        if labels and self.tenure is not Tenure.KNOWN:
-            await self.write(self.store.add_labels, self.name, usable_labels(labels))
-        await self.write(self.store.update, self.name, chain_id=chain_id, socket=socket)
+        added = {} if self.tenure is Tenure.KNOWN else usable_labels(labels)
+        begin = partial(self.store.begin_run, self.name, added, chain_id=chain_id, socket=socket)
         with trio.CancelScope(shield=True):  # bounded by BUSY_TIMEOUT
-            self.run = await trio.to_thread.run_sync(self.store.begin_run, self.name)
+            self.run = await trio.to_thread.run_sync(begin)
         self.has_run, self._latest = True, State.RUNNING
 
     def entered(self, state: State) -> None:

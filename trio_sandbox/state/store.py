@@ -122,13 +122,6 @@ class Store:
         with self._transaction() as database:
             return self._update(database, name, **changes)
 
-    def add_labels(self, name: str, labels: Mapping[str, str]) -> None:
-        """Give a sandbox those of these labels that it has not. Harmless for one that is not known."""
-        with self._transaction() as database:
-            if self._find(database, name, reconciled=False) is not None:
-                pairs = [(name, *pair) for pair in labels.items()]
-                database.executemany("INSERT OR IGNORE INTO label VALUES (?, ?, ?)", pairs)
-
     def remove(self, name: str) -> SandboxRow:
         """Forget a sandbox, with its runs; the row as it was. Raises SandboxNotFoundError."""
         with self._transaction() as database:
@@ -162,10 +155,14 @@ class Store:
 
     # -- runs
 
-    def begin_run(self, name: str) -> int:
-        """The sandbox runs; the number of the run."""
+    def begin_run(self, name: str, labels: Mapping[str, str] | None = None, **changes: Any) -> int:
+        """The sandbox runs; the number of the run. labels: it gets those that it has not. changes: as for `update`.
+        Raises SandboxNotFoundError.
+        """
         with self._transaction() as database:
-            self._update(database, name, state=State.RUNNING)
+            self._update(database, name, state=State.RUNNING, **changes)
+            pairs = [(name, *pair) for pair in (labels or {}).items()]
+            database.executemany("INSERT OR IGNORE INTO label VALUES (?, ?, ?)", pairs)
             database.execute(
                 "DELETE FROM run WHERE number IN "
                 "(SELECT number FROM run WHERE name = ? ORDER BY number DESC LIMIT -1 OFFSET ?)",
