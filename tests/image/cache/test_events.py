@@ -19,7 +19,7 @@ from trio_sandbox.config import PullPolicy
 from trio_sandbox.home import Home
 from trio_sandbox.image.cache import pull
 from trio_sandbox.image.cache.blobs import BlobCache
-from trio_sandbox.image.cache.download import download_layers
+from trio_sandbox.image.cache.download import download_layers, missing_layers
 from trio_sandbox.image.cache.leases import leased
 from trio_sandbox.pull_event import EVENT_TYPES, PullEvent
 
@@ -94,7 +94,8 @@ def test_downloads(case: Case) -> None:
         home = Home(Path(folder))
         image = case.prepared(home)
         registry = Registry(image, case.piece, case.pause)
-        arguments = (found(image).layers, registry.fetch, BlobCache(home), events)
+        layers, blobs = found(image).layers, BlobCache(home)
+        arguments = (layers, missing_layers(layers, blobs), registry.fetch, blobs, events)
         trio.run(download_layers, *arguments, clock=MockClock(autojump_threshold=0))
     check_downloads(events.all, image, missing_of(case, image))
     if case.pause == 0.2:  # longer than between two reports: every piece is told of

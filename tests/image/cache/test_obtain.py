@@ -22,6 +22,7 @@ from trio_sandbox.image.cache.records import Records
 from trio_sandbox.image.faults import ImageFault
 from trio_sandbox.image.limits import Limits
 from trio_sandbox.image.squashfs import is_sound, squashfs_path
+from trio_sandbox.pull_event import PullEvent
 
 pytestmark = pytest.mark.anyio
 
@@ -52,6 +53,21 @@ async def test_what_is_pulled_is_there_and_costs_no_network_later(home: Home) ->
     assert registry.served == {layer.digest: layer.size for layer in found(registry.image).layers}
     for policy in (PullPolicy.IF_MISSING, PullPolicy.NEVER):
         assert await cached(home, policy) == image.manifest_digest
+
+
+async def test_what_others_bring_at_the_last_moment_is_not_waited_for(home: Home) -> None:
+    """Another process may have what was missing a moment ago, between the look and the download."""
+    registry = Registry(demo())
+
+    def bring(event: PullEvent) -> None:
+        if event.event_type == "resolved":
+            for layer in found(registry.image).layers:
+                BlobCache(home).path(layer.digest).write_bytes(registry.image.blobs[layer.digest])
+
+    with trio.fail_after(30):
+        image = await obtain(home, registry, events=bring)
+    assert is_sound(squashfs_path(image.chain_id, home))
+    assert registry.served == {}
 
 
 async def test_never(home: Home) -> None:

@@ -7,7 +7,7 @@ is kept for the next time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -72,6 +72,7 @@ def missing_layers(layers: Sequence[Descriptor], blobs: BlobCache) -> dict[str, 
 
 async def download_layers(
     layers: Sequence[Descriptor],
+    missing: Mapping[str, int],
     fetch: Fetch,
     blobs: BlobCache,
     on_pull: OnPull,
@@ -79,11 +80,12 @@ async def download_layers(
 ) -> None:
     """Download what is missing of `layers`. What somebody else downloads already is waited for, and told of alike.
 
-    on_arrival: called with the digest of each that was missing, when it is here.
+    missing: what `missing_layers` found. on_arrival: called with the digest of each of them, when it is here; also when
+    somebody else has brought it meanwhile.
 
     Raises the first failure, bare, when the others have been cancelled.
     """
-    downloads = [_Download(index, layers[index], on_pull) for index in missing_layers(layers, blobs).values()]
+    downloads = [_Download(index, layers[index], on_pull) for index in missing.values()]
     if not downloads:
         return
     limiter = trio.CapacityLimiter(PARALLEL)

@@ -126,25 +126,27 @@ class Obtaining:
         await trio.to_thread.run_sync(self.blobs.trim_parts)
         missing = missing_layers(layers, self.blobs)
         self.on_pull(resolved_event(self.name, image, sum(layers[index].size for index in missing.values())))
-        if not await self._is_brought_and_built(image, layers, remote, Arrivals.of(missing)):
-            await download_layers(layers, remote.fetch, self.blobs, self.on_pull)
+        if not await self._is_brought_and_built(image, layers, missing, remote):
+            missing = missing_layers(layers, self.blobs)
+            await download_layers(layers, missing, remote.fetch, self.blobs, self.on_pull)
             await self._build(image)
         Records(self.home).publish(self.reference, resolved.manifest)
         return image
 
     async def _is_brought_and_built(
-        self, image: Image, layers: Sequence[Descriptor], remote: Remote, arrivals: Arrivals
+        self, image: Image, layers: Sequence[Descriptor], missing: Mapping[str, int], remote: Remote
     ) -> bool:
-        """Download the layers, and take each into the root file system as it comes. As `_is_built`.
+        """Download the layers that are missing, and take each into the root file system as it comes. As `_is_built`.
 
         Raises the first failure, bare, when the other side has been cancelled.
         """
+        arrivals = Arrivals.of(missing)
         failures: list[Exception] = []
         is_built = False
 
         async def download() -> None:
             try:
-                await download_layers(layers, remote.fetch, self.blobs, self.on_pull, arrivals.note)
+                await download_layers(layers, missing, remote.fetch, self.blobs, self.on_pull, arrivals.note)
             except Exception as error:
                 failures.append(error)
                 nursery.cancel_scope.cancel(reason="a layer does not come")
