@@ -157,14 +157,3 @@ def _copy_range(source: int, target: int, start: int, end: int) -> None:
         if done == 0:  # the source was cut while we copied
             return
         start += done
-
-
-@contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` against other processes and tasks; blocks, so call it in a worker thread."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

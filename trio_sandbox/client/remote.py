@@ -7,7 +7,6 @@ sandbox as a whole goes over control connections of its own, which take none, so
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ import anyio.to_thread
 import attrs
 
 from trio_sandbox.client.connection import Connection, RemoteSession, open_connection
-from trio_sandbox.client.ownership import PROCESS_TIMEOUT, Ownership
+from trio_sandbox.client.ownership import PROCESS_TIMEOUT, Ownership, wait_for_exit
 from trio_sandbox.errors import (
     ConnectionLostError,
     NamedSandboxError,
@@ -280,15 +279,5 @@ REFUSALS: dict[str, type[NamedSandboxError]] = {
 
 async def wait_until_gone(row: SandboxRow) -> None:
     """Wait until the process that owns a sandbox is gone, or a moment has passed."""
-    try:
-        descriptor = os.pidfd_open(row.owner.pid) if row.owner is not None else -1
-    except ProcessLookupError:
-        return
-    if descriptor < 0:
-        await anyio.sleep(POLL)
-        return
-    try:
-        with anyio.move_on_after(POLL):  # a process may own more than this sandbox
-            await anyio.wait_readable(descriptor)
-    finally:
-        os.close(descriptor)
+    with anyio.move_on_after(POLL):  # a process may own more than this sandbox
+        await (anyio.sleep(POLL) if row.owner is None else wait_for_exit(row.owner.pid))

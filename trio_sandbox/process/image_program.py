@@ -6,12 +6,13 @@ closed, or when whoever asked for it is gone.
 
 from __future__ import annotations
 
-import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import trio
 
 from trio_sandbox.image.cache.work import load, pull, save
+from trio_sandbox.process.creator import wait_until_gone
 from trio_sandbox.process.image_order import ImageOrder, ImageWork
 from trio_sandbox.process.plain_errors import to_plain
 from trio_sandbox.process.reporting import say, say_event
@@ -62,18 +63,10 @@ async def _watch(creator: int, leash: int, scope: trio.CancelScope) -> None:
     """Cancel the work when whoever asked for it has closed the leash, or is gone."""
     async with trio.open_nursery() as nursery:
 
-        async def readable(descriptor: int) -> None:
-            await trio.lowlevel.wait_readable(descriptor)
+        async def either(wait: Callable[[int], Awaitable[None]], number: int) -> None:
+            await wait(number)
             nursery.cancel_scope.cancel(reason="nobody wants it any more")
 
-        nursery.start_soon(readable, leash)
-        try:
-            process = os.pidfd_open(creator)
-        except ProcessLookupError:
-            nursery.cancel_scope.cancel(reason="the creator has gone")
-        else:
-            try:
-                await readable(process)
-            finally:
-                os.close(process)
+        nursery.start_soon(either, trio.lowlevel.wait_readable, leash)
+        nursery.start_soon(either, wait_until_gone, creator)
     scope.cancel(reason="nobody wants it any more")

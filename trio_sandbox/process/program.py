@@ -15,6 +15,7 @@ import trio
 
 from trio_sandbox.lifecycle import EndReason
 from trio_sandbox.logs.runtime_log import set_verbosity
+from trio_sandbox.process.creator import wait_until_gone
 from trio_sandbox.process.image_order import ImageOrder, is_image_order
 from trio_sandbox.process.image_program import work_on_images
 from trio_sandbox.process.order import DISCARD, FREE, Order, Ready
@@ -148,15 +149,7 @@ class _Creation:
         return True
 
     async def _watch_process(self, scope: trio.CancelScope) -> None:
-        try:
-            descriptor = os.pidfd_open(self.creator)
-        except ProcessLookupError:
-            pass
-        else:
-            try:
-                await trio.lowlevel.wait_readable(descriptor)
-            finally:
-                os.close(descriptor)
+        await wait_until_gone(self.creator)
         if not self._hear():  # what it said before it went
             self._gone()
         scope.cancel(reason="the creator has gone")
