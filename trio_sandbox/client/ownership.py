@@ -7,7 +7,9 @@ with a handle that somebody dropped.
 from __future__ import annotations
 
 import os
+import select
 import signal
+from contextlib import suppress
 
 import anyio
 import anyio.to_thread
@@ -72,6 +74,19 @@ class Ownership:
             if patience.cancelled_caught:
                 await anyio.to_thread.run_sync(note_kill, self.home, self.name)
             self._let_go()
+
+    def ended_at_exit(self) -> None:
+        """`ended` for the end of a program, where no event loop runs any more. Blocks for at most PROCESS_TIMEOUT."""
+        if self.leash is None:
+            return
+        with suppress(ProcessLookupError):
+            process = os.pidfd_open(self.pid)
+            try:
+                if not select.select([process], [], [], PROCESS_TIMEOUT)[0]:
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
+            finally:
+                os.close(process)
+        self._let_go()
 
     def _let_go(self) -> None:
         if self.leash is not None:

@@ -1,5 +1,7 @@
 """Tools for tests of programs that use sandboxes. Import it by itself: the package never does.
 
+    plugin.py                        pytest's plugin: fixtures with real sandboxes
+    fresh.py, evidence.py            what the fixtures make; what a failed test has to show
     sandbox.py                       `simulated_sandbox`: the handle, without a virtual machine
     guest.py, program.py             the simulated guest, and what its programs see
     machine.py                       what the sandbox takes for a machine
@@ -10,14 +12,45 @@
     faults.py, clock.py, port.py     what goes wrong, the time, the stream
 
 Simulated means: nothing is isolated. It is for tests, and no sandbox.
+
+Names load on first use: pytest imports this package whenever it starts, since the plugin is in it.
 """
 
 from __future__ import annotations
 
-from trio_sandbox.testing.faults import Faults
-from trio_sandbox.testing.files import MemoryFiles
-from trio_sandbox.testing.guest import SimulatedGuest
-from trio_sandbox.testing.program import Main, Program
-from trio_sandbox.testing.sandbox import cut_clients, simulated_sandbox
+import importlib
+from typing import TYPE_CHECKING
 
-__all__ = ["Faults", "Main", "MemoryFiles", "Program", "SimulatedGuest", "cut_clients", "simulated_sandbox"]
+if TYPE_CHECKING:
+    from trio_sandbox.testing.faults import Faults as Faults
+    from trio_sandbox.testing.files import MemoryFiles as MemoryFiles
+    from trio_sandbox.testing.fresh import SandboxFactory as SandboxFactory
+    from trio_sandbox.testing.guest import SimulatedGuest as SimulatedGuest
+    from trio_sandbox.testing.program import Main as Main
+    from trio_sandbox.testing.program import Program as Program
+    from trio_sandbox.testing.sandbox import cut_clients as cut_clients
+    from trio_sandbox.testing.sandbox import simulated_sandbox as simulated_sandbox
+
+_HOMES = {
+    "trio_sandbox.testing.faults": ("Faults",),
+    "trio_sandbox.testing.files": ("MemoryFiles",),
+    "trio_sandbox.testing.fresh": ("SandboxFactory",),
+    "trio_sandbox.testing.guest": ("SimulatedGuest",),
+    "trio_sandbox.testing.program": ("Main", "Program"),
+    "trio_sandbox.testing.sandbox": ("cut_clients", "simulated_sandbox"),
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> object:
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted((*globals(), *_MODULE_OF))
