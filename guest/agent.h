@@ -40,6 +40,14 @@ enum phase {
     PHASE_DONE,
 };
 
+// Whether the agent holds still, so that its machine can be copied between two frames: see freeze.c.
+enum freeze {
+    FREEZE_NOT,
+    FREEZE_FLUSH, // what waits for the port is sent first
+    FREEZE_TELL,  // FROZEN is being sent
+    FREEZE_STILL, // nothing is sent any more until THAW, or, in a copy, IDENTIFY
+};
+
 struct output_queue {
     struct output *first, *last;
 };
@@ -49,8 +57,9 @@ enum { TIMINGS_MAX = 16, SESSION_BUCKETS = 256 };
 struct agent {
     bool is_init; // PID 1 of a sandbox; otherwise a test drives it on some host
     enum phase phase;
+    enum freeze freeze;
     uint64_t started;  // clock_now() at the start
-    uint64_t deadline; // of the phase, or NEVER
+    uint64_t deadline; // of the phase, or of holding still, or NEVER
     int epoll;
     struct watch port, signals;
     uint32_t port_interest; // epoll events asked for

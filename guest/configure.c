@@ -7,6 +7,7 @@
 #include "clock.h"
 #include "event_command.h"
 #include "event_server.h"
+#include "freeze.h"
 #include "identity.h"
 #include "log.h"
 #include "root.h"
@@ -117,6 +118,8 @@ void configure_machine(struct agent *agent, const struct configure *configure)
 
 void identify_machine(struct agent *agent, const struct identity *identity)
 {
+    if (agent->freeze == FREEZE_STILL)
+        freeze_become_copy(agent);
     agent->timing_count = 0; // those of the template were told by its own READY
     agent->newest_session = 0;
     agent_note_time(agent, "identify");

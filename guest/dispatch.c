@@ -4,6 +4,7 @@
 
 #include "clock.h"
 #include "configure.h"
+#include "freeze.h"
 #include "input.h"
 #include "log.h"
 #include "session.h"
@@ -32,7 +33,7 @@ static void on_identify(struct agent *agent, const struct header *header, const 
     struct identity identity;
     if (!decode_identify(body, header->length, &identity))
         bad_body(agent, header);
-    else if (agent->phase != PHASE_TEMPLATE)
+    else if (agent->phase != PHASE_TEMPLATE && !(agent->phase == PHASE_SERVING && agent->freeze == FREEZE_STILL))
         agent_refuse(agent, header, "already_configured", "this machine knows who it is");
     else
         identify_machine(agent, &identity);
@@ -147,6 +148,18 @@ void dispatch(struct agent *agent, const struct header *header, const uint8_t *b
         break;
     case CLOCK:
         on_clock(agent, header, body);
+        break;
+    case FREEZE:
+        if (header->length == 0)
+            freeze_begin(agent, header);
+        else
+            bad_body(agent, header);
+        break;
+    case THAW:
+        if (header->length == 0)
+            freeze_end(agent, header);
+        else
+            bad_body(agent, header);
         break;
     case CLIENT_GONE:
         if (header->length == 0)

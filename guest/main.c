@@ -20,6 +20,7 @@
 #include "dispatch.h"
 #include "event_command.h"
 #include "event_server.h"
+#include "freeze.h"
 #include "identity.h"
 #include "input.h"
 #include "log.h"
@@ -77,7 +78,7 @@ static void take_frames(void)
 
 static bool control_is_backed_up(void)
 {
-    return agent.outbox.lanes[LANE_CONTROL].size > CONTROL_PAUSE;
+    return agent.freeze != FREEZE_STILL && agent.outbox.lanes[LANE_CONTROL].size > CONTROL_PAUSE;
 }
 
 static void read_port(void)
@@ -101,7 +102,7 @@ static void read_port(void)
 static void choose_port_events(void)
 {
     uint32_t interest = agent.stream_broken || control_is_backed_up() ? 0 : EPOLLIN;
-    if (!outbox_is_empty(&agent.outbox))
+    if (!outbox_is_empty(&agent.outbox) && agent.freeze != FREEZE_STILL)
         interest |= EPOLLOUT;
     if (agent.hung_up || interest == agent.port_interest)
         return;
@@ -113,6 +114,12 @@ static void choose_port_events(void)
 static bool move_output(void)
 {
     bool more = true;
+    if (agent.freeze != FREEZE_NOT) {
+        if (!freeze_move(&agent))
+            shutdown_hang_up(&agent);
+        choose_port_events();
+        return false;
+    }
     for (int i = 0; i < ROUNDS && more && !agent.hung_up; i++) {
         output_pump(&agent);
         if (!outbox_send(&agent.outbox, agent.port.fd))
@@ -194,7 +201,7 @@ static void run(void)
         for (int i = 0; i < count; i++)
             handle(events[i].data.ptr, events[i].events);
         uint64_t now = clock_now();
-        if (agent.phase <= PHASE_TEMPLATE && now >= agent.deadline) {
+        if (agent.phase <= PHASE_SERVING && now >= agent.deadline) { // one that serves has a deadline when it is frozen
             log_error("no %s within %d s", agent.phase == PHASE_WAITING ? "CONFIGURE" : "IDENTIFY", SILENCE_MAX_S);
             agent_power_off(&agent, 1);
         }

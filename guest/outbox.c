@@ -70,12 +70,12 @@ static void choose_frame(struct outbox *outbox)
     }
 }
 
-bool outbox_send(struct outbox *outbox, int fd)
+bool outbox_send_first(struct outbox *outbox, int fd)
 {
-    while (!outbox_is_empty(outbox)) {
-        if (outbox->left == 0)
-            choose_frame(outbox);
-        struct ring *ring = &outbox->lanes[outbox->lane];
+    if (outbox->left == 0)
+        choose_frame(outbox);
+    struct ring *ring = &outbox->lanes[outbox->lane];
+    while (outbox->left) {
         struct iovec pieces[2];
         ssize_t count = writev(fd, pieces, ring_peek(ring, 0, outbox->left, pieces));
         if (count < 0 && errno == EINTR)
@@ -85,6 +85,17 @@ bool outbox_send(struct outbox *outbox, int fd)
         ring_drop(ring, (size_t)count);
         outbox->left -= (size_t)count;
     }
+    return true;
+}
+
+bool outbox_send(struct outbox *outbox, int fd)
+{
+    do {
+        if (outbox_is_empty(outbox))
+            return true;
+        if (!outbox_send_first(outbox, fd))
+            return false;
+    } while (outbox->left == 0);
     return true;
 }
 

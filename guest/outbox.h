@@ -41,6 +41,9 @@ bool outbox_is_empty(const struct outbox *outbox);
 // Writes until all is sent or the descriptor would block. False on any other error (errno).
 bool outbox_send(struct outbox *outbox, int fd);
 
+// The same for what comes first alone: all control that waits now, or one frame of bulk. It is sent when `left` is 0.
+bool outbox_send_first(struct outbox *outbox, int fd);
+
 void outbox_clear(struct outbox *outbox);
 
 #endif

@@ -45,6 +45,13 @@ static void end(struct agent *agent, struct session *session)
     session_table_close(agent, session);
 }
 
+void session_leave(struct agent *agent, struct session *session)
+{
+    if (session->kind && session->kind->is_helper && session->pid > 0)
+        kill(session->pid, SIGKILL);
+    end(agent, session);
+}
+
 void session_fail(struct agent *agent, struct session *session, const char *kind, int error, const char *text)
 {
     struct message body = encode_failed(kind, error, text);
@@ -294,8 +301,10 @@ bool session_reaped(struct agent *agent, pid_t pid, int status, const struct rus
     session->kill_deadline = NEVER;
     if (session->status.fd >= 0)
         session_status_ready(agent, session);
-    if (session->state != SESSION_RUNNING) // FAILED, and the child was what was left
+    if (session->state != SESSION_RUNNING) { // FAILED or left, and the child was what remained
+        agent->sweep = true;
         return true;
+    }
     session->exit_status = status;
     session->usage = *usage;
     session->timeout = NEVER;

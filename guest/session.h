@@ -136,6 +136,9 @@ void session_produce(struct session *session);   // RUNNING without a child; `pr
 void session_terminate(struct session *session); // SIGTERM to the child, SIGKILL a second later
 void session_ready(struct agent *agent, struct session *session); // what waited for RUNNING goes on
 
+// Ends a session of which the host knows nothing: its program goes on, a helper is killed.
+void session_leave(struct agent *agent, struct session *session);
+
 // The last frame. FAILED goes at once; the others follow the session's output. The session is OVER after it.
 void session_fail(struct agent *agent, struct session *session, const char *kind, int error, const char *text);
 void session_finish(struct agent *agent, struct session *session, enum frame_type type, const uint8_t *body,
@@ -149,6 +152,7 @@ void sessions_finish(struct agent *agent);             // the last frame for all
 void sessions_tick(struct agent *agent, uint64_t now); // timeouts and deadlines
 uint64_t sessions_deadline(const struct agent *agent);
 void sessions_sweep(struct agent *agent); // forgets those of which nothing is left
+void sessions_leave(struct agent *agent); // they are another machine's: ends them all, without a word
 void sessions_clear(struct agent *agent); // forgets all
 
 #endif

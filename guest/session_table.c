@@ -159,6 +159,13 @@ void sessions_sweep(struct agent *agent)
     }
 }
 
+void sessions_leave(struct agent *agent)
+{
+    for (struct session *session = agent->sessions; session; session = session->next)
+        if (session->state != SESSION_OVER)
+            session_leave(agent, session);
+}
+
 void sessions_clear(struct agent *agent)
 {
     for (struct session *session; (session = agent->sessions);) {

@@ -29,7 +29,7 @@ enum {
     EVENT_MAX = 64 * 1024,  // bytes of an event's payload
     WARM_MAX = 64,          // patterns in CONFIGURE
     WARM_PATTERN_MAX = 256, // bytes of one
-    SILENCE_MAX_S = 10,     // guest time from HELLO to CONFIGURE, and from a template's READY to IDENTIFY
+    SILENCE_MAX_S = 10, // guest time from HELLO to CONFIGURE, from a template's READY to IDENTIFY, and from FROZEN on
 };
 
 enum frame_type {
@@ -44,6 +44,9 @@ enum frame_type {
     CLOCK = 0x09,
     CLIENT_GONE = 0x0a,
     IDENTIFY = 0x0b,
+    FREEZE = 0x0c,
+    FROZEN = 0x0d,
+    THAW = 0x0e,
     ERROR = 0x0f,
     EXEC = 0x10,
     STARTED = 0x11,

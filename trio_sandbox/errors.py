@@ -10,6 +10,7 @@
     │   ├── SandboxDrainingError
     │   └── SandboxPausedError
     ├── SandboxStillRunningError
+    ├── CheckpointError               a running machine could not be copied; it goes on
     ├── BootError                     the machine did not come up
     ├── PatchFailedError              one of `patches=` could not be applied
     ├── SandboxCrashedError           the machine went away without being asked to
@@ -42,6 +43,14 @@ from collections.abc import Sequence
 
 class SandboxError(Exception):
     """Base of all errors of this package."""
+
+
+class CheckpointError(SandboxError):
+    """A machine that runs could not be copied, for a fork or a snapshot. It goes on, and nothing of the copy is left."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the machine could not be copied: {reason}; it goes on, so try again")
 
 
 class InvalidConfigError(SandboxError, ValueError):

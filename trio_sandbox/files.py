@@ -90,14 +90,19 @@ def _link(descriptor: int, path: Path) -> None:
     os.link(descriptor_path(descriptor), path, src_dir_fd=descriptor, follow_symlinks=True)
 
 
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of `data` where the file is. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
 def publish_bytes(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Write a small file whole or not at all. Raises StorageError."""
     descriptor = anonymous_file(path.parent)
     try:
         with storage_errors(path.parent):
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            write_all(descriptor, data)
         publish(descriptor, path, mode)
     finally:
         os.close(descriptor)

@@ -13,7 +13,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import attrs
 import trio
@@ -54,6 +55,7 @@ class Life:
     _drain_reason: EndReason | None = None
     _drain_deadline: float = math.inf
     _last_activity: float = attrs.Factory(trio.current_time)
+    _vcpus: trio.Lock = attrs.Factory(trio.Lock)
     _news: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
 
     def __attrs_post_init__(self) -> None:
@@ -100,6 +102,18 @@ class Life:
         self._news.unpark_all()
         while self.lifecycle.state is not goal and self._wants_pause is wish and not self.over and not self.draining:
             await self._news.park()
+
+    @asynccontextmanager
+    async def standing_still(self) -> AsyncIterator[None]:
+        """Keep others from stopping the vCPUs or letting them go on, for the length of the block, in which the agent's
+        silence does not count.
+        """
+        async with self._vcpus:
+            self.liveness.suspend()
+            try:
+                yield
+            finally:
+                self.liveness.resume()
 
     def touch(self) -> None:
         """Count this moment as activity."""
@@ -170,6 +184,11 @@ class Life:
             self.end(self._drain_reason, STOP_TIMEOUT)
 
     async def _stand_still(self) -> None:
+        """Be paused, once nobody copies the machine."""
+        async with self._vcpus:
+            await self._pause()
+
+    async def _pause(self) -> None:
         """Stop the vCPUs, stay PAUSED, and let them go on. Nobody resumes a machine that is to be killed."""
         began = trio.current_time()
         try:

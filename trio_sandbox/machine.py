@@ -45,7 +45,7 @@ from trio_sandbox.relay.messages import (
     Identify,
 )
 from trio_sandbox.service import service
-from trio_sandbox.vm.command import Disk, MachineSpec, Memory, Port, qemu_argv
+from trio_sandbox.vm.command import Disk, MachineSpec, Memory, Port, Restore, qemu_argv
 from trio_sandbox.vm.console import Record
 from trio_sandbox.vm.running import RunningMachine
 from trio_sandbox.vm.stub import kernel_stub
@@ -106,6 +106,11 @@ class MachinePlan:
         return self.upper is not None or (self.rootfs is not None and self.rootfs.is_folder)
 
     @property
+    def chain_id(self) -> str:
+        """Of the layers that it stands on; "" for a disk image."""
+        return self.rootfs.chain_id if self.rootfs is not None else ""
+
+    @property
     def upper_mib(self) -> int:
         """MiB of a writable disk that is made new."""
         return self.config.root.upper_size_mib
@@ -140,7 +145,7 @@ class MachinePlan:
     def clone_spec(self, sockets: Sockets, upper: int, template: OpenTemplate) -> MachineSpec:
         """The same machine as a clone of `template`."""
         spec = self.spec(sockets, upper, Memory(template.ram, shared=False))
-        spec = attrs.evolve(spec, restore=template.state)
+        spec = attrs.evolve(spec, restore=Restore(template.state))
         if template.kernel is None:
             return spec
         stub = Path(descriptor_path(template.kernel))
@@ -223,7 +228,8 @@ async def _serve_clone(
                 plan.mark("spawned")
                 link = AgentLink(machine.agent, greeted=True)
                 async with service(link.serve, name="agent link"):
-                    await _introduce(plan, machine, link)
+                    who = configuration(plan.config) if plan.blank else identification(plan.config)
+                    await introduce(machine, link, who)
                     started = True
                     task_status.started((machine, link))
                     await trio.sleep_forever()
@@ -248,9 +254,12 @@ async def _disk_of_clone(plan: MachinePlan, template: OpenTemplate) -> AsyncIter
         yield upper
 
 
-async def _introduce(plan: MachinePlan, machine: Machine, link: AgentLink) -> None:
-    """Tell a clone who it is, and a blank one what its disks are, and wait until it is ready."""
-    link.send(configuration(plan.config) if plan.blank else _identity(plan.config))
+async def introduce(machine: Machine, link: AgentLink, who: Identify | Configure) -> None:
+    """Tell a clone who it is, and a blank one what its disks are, and wait until it is ready.
+
+    Raises BootError, LinkLost, trio.TooSlowError.
+    """
+    link.send(who)
     with trio.fail_after(CLONE_TIMEOUT):
         answer = (await link.machine_message(FrameType.READY, FrameType.BOOT_FAILED)).message
     _raise_if_failed(answer, machine)
@@ -281,7 +290,8 @@ async def configure(config: SandboxConfig, machine: RunningMachine, link: AgentL
     _raise_if_failed(answer, machine)
 
 
-def _identity(config: SandboxConfig) -> Identify:
+def identification(config: SandboxConfig) -> Identify:
+    """What a clone is told."""
     return Identify(
         time_ns=time.time_ns(),
         entropy=secrets.token_bytes(ENTROPY_SIZE),
@@ -292,7 +302,7 @@ def _identity(config: SandboxConfig) -> Identify:
 
 def configuration(config: SandboxConfig, *, template: bool = False) -> Configure:
     """What a machine of this configuration is told."""
-    who = _identity(config)
+    who = identification(config)
     return Configure(
         version=PROTOCOL_VERSION,
         time_ns=who.time_ns,

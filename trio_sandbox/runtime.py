@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import attrs
 import trio
@@ -23,7 +25,8 @@ from trio_sandbox.errors import (
     SandboxPausedError,
     UnsupportedError,
 )
-from trio_sandbox.image.rootfs import ImageConfig
+from trio_sandbox.forking import forkable, told_forkable
+from trio_sandbox.image.rootfs import ImageConfig, RootFilesystem
 from trio_sandbox.life import Life
 from trio_sandbox.lifecycle import CRASHES, End, EndReason, Lifecycle, State, end_of_machine
 from trio_sandbox.listening import listeners_of
@@ -63,6 +66,8 @@ class Runtime:
     """Where its own process listens, beside what `config` asks for."""
     lifecycle: Lifecycle = attrs.Factory(Lifecycle)
     image: ImageConfig = attrs.Factory(ImageConfig)
+    rootfs: RootFilesystem | None = None
+    """What it stands on; None for a disk image."""
     machine: RunningMachine | None = None
     link: AgentLink | None = None
     timings: dict[str, float] = attrs.Factory(dict)
@@ -356,6 +361,14 @@ class Runtime:
             host=boot_id(),
             logs=os.fspath(logs_of(self.record.folder)) if self.record is not None else "",
         )
+
+    def fork_source(self) -> AbstractAsyncContextManager[dict[str, Any]]:
+        """What the sandbox can be forked from, for the length of the block: see `forking.forkable`."""
+        return forkable(self)
+
+    def forkable(self) -> AbstractAsyncContextManager[str]:
+        """The same for another process."""
+        return told_forkable(self)
 
     async def answer(self, request: Request) -> Answer:
         """Do what a control connection asks; "stop" and "kill" answer when the machine is gone."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,7 @@ from trio_sandbox.patch_sources import require_sources
 from trio_sandbox.preparation import prepare_guest
 from trio_sandbox.pull_event import OnPull, ignore
 from trio_sandbox.relay.link import AgentLink
+from trio_sandbox.restored import RestorePlan, restore_planned, serve_restored
 from trio_sandbox.runtime import Runtime
 from trio_sandbox.service import service
 from trio_sandbox.state.places import disk_of, is_live
@@ -60,6 +61,7 @@ async def serve_sandbox(
     socket: Path | None = None,
     on_pull: OnPull = ignore,
     is_kept: Callable[[], bool] = lambda: True,
+    source: Mapping[str, Any] | None = None,
     task_status: trio.TaskStatus[Runtime] = trio.TASK_STATUS_IGNORED,
 ) -> End:
     """Be the sandbox `config` until it ends, and return how it ended. Reports `started(runtime)` when it is ready.
@@ -68,6 +70,7 @@ async def serve_sandbox(
     stays, or is one that stayed and starts again, from its own disk and the layers that it was made of. detached: what
     its row says of its owner. socket: one more Unix socket to listen on, beside what `config` asks for. on_pull: told
     what happens to the image. is_kept: whether a new sandbox stays after its end; False while nobody has taken it over.
+    source: what it is forked from (`forking.py`), in the place of an image.
 
     Raises, before it is ready: SandboxAlreadyExistsError, SandboxNotFoundError, SandboxStillRunningError,
     HostNotReadyError, ImageError, StorageError, BootError, PatchFailedError, and InvalidConfigError for a patch whose
@@ -79,13 +82,17 @@ async def serve_sandbox(
     runtime = Runtime(config, socket)
     async with (
         claimed(runtime, home, tenure, detached=detached, is_kept=is_kept),
-        _planned(runtime, home, tenure, ports, on_pull) as plan,
+        (
+            _planned(runtime, home, tenure, ports, on_pull)
+            if source is None
+            else restore_planned(runtime, home, tenure, source)
+        ) as plan,
     ):
         return await run_machine(
             runtime,
-            partial(serve_machine, plan),
+            partial(serve_restored, plan) if isinstance(plan, RestorePlan) else partial(serve_machine, plan),
             partial(prepare_guest, config, tenure),
-            chain_id=plan.rootfs.chain_id if plan.rootfs else "",
+            chain_id=plan.chain_id,
             task_status=task_status,
         )
 
@@ -134,7 +141,7 @@ async def _planned(
             config = runtime.config
             policy, auth = config.pull_policy, config.registry_auth
             rootfs = await prepare_root(root, home, lease, policy=policy, auth=auth, on_pull=on_pull)
-        runtime.image = rootfs.config
+        runtime.image, runtime.rootfs = rootfs.config, rootfs
         mark("image")
         with closing_descriptor(os.open(rootfs.path, os.O_RDONLY | os.O_CLOEXEC)) as base:
             with _with_upper(attrs.evolve(plan, rootfs=rootfs, base=base), record) as plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,9 @@ class ScriptedControl:
         raise NotImplementedError
 
     async def kill(self) -> None:
+        raise NotImplementedError
+
+    def fork_source(self) -> AbstractAsyncContextManager[dict[str, Any]]:
         raise NotImplementedError
 
     async def wait(self) -> End:

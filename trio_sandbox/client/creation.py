@@ -8,7 +8,7 @@ process undo whatever it has begun, and we wait until it has (`forked.py`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -31,12 +31,15 @@ from trio_sandbox.state.rows import SandboxRow, Tenure
 T = TypeVar("T")
 
 
-async def make_sandbox(config: SandboxConfig, home: Home, tenure: Tenure, *, detached: bool) -> RemoteControl:
-    """A sandbox process, and a connection to it that owns it. Raises what `serve_sandbox` raises before it is ready.
+async def make_sandbox(
+    config: SandboxConfig, home: Home, tenure: Tenure, *, detached: bool, source: Mapping[str, Any] | None = None
+) -> RemoteControl:
+    """A sandbox process, and a connection to it that owns it. source: what it is forked from, if it is.
 
-    Cancellation: nothing of a new sandbox is left, and one that is started again does not run.
+    Raises what `serve_sandbox` raises before it is ready. Cancellation: nothing of a new sandbox is left, and one that
+    is started again does not run.
     """
-    creation = await Creation.begin(config, home, tenure, detached=detached)
+    creation = await Creation.begin(config, home, tenure, detached=detached, source=source)
     try:
         return await creation.taken_over()
     except BaseException:
@@ -52,11 +55,19 @@ class Creation:
     _work: ForkedWork
 
     @classmethod
-    async def begin(cls, config: SandboxConfig, home: Home, tenure: Tenure, *, detached: bool) -> Creation:
+    async def begin(
+        cls,
+        config: SandboxConfig,
+        home: Home,
+        tenure: Tenure,
+        *,
+        detached: bool,
+        source: Mapping[str, Any] | None = None,
+    ) -> Creation:
         """Have the process forked. Raises HostNotReadyError. Cancellation: nothing is left."""
         if config.ephemeral and tenure is Tenure.NEW:
             tenure = Tenure.EPHEMERAL
-        order = Order(config, home, tenure, detached)
+        order = Order(config, home, tenure, detached, source)
         return cls(order, await ForkedWork.begin(order.to_json()))
 
     async def next_event(self) -> PullEvent | None:

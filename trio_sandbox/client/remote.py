@@ -6,10 +6,13 @@ sandbox as a whole goes over control connections of its own, which take none, so
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -30,6 +33,7 @@ from trio_sandbox.home import Home
 from trio_sandbox.lifecycle import End, EndReason
 from trio_sandbox.logs.places import found_logs
 from trio_sandbox.process.order import Ready
+from trio_sandbox.process.plain_errors import from_plain
 from trio_sandbox.relay.client_messages import (
     Answer,
     MetricsSample,
@@ -153,6 +157,17 @@ class RemoteControl:
         assert sample is not None
         return sample
 
+    @asynccontextmanager
+    async def fork_source(self) -> AsyncIterator[dict[str, Any]]:
+        """What the sandbox can be forked from, which its process holds for the length of the block."""
+        if self.welcome.host != boot_id():
+            raise UnsupportedError(f"forking sandbox {self.name!r}", "it is on another machine")
+        async with asked(self.connection.address, self.name, Request("fork")) as answer:
+            told = json.loads(answer.fork)
+            if "error" in told:
+                raise from_plain(told["error"])
+            yield json.loads(Path(told["source"]).read_text(encoding="utf-8"))
+
     async def touch(self) -> None:
         """Count this moment as activity."""
         await self._ask(Request("touch"))
@@ -254,6 +269,13 @@ async def request_of(address: str, name: str, request: Request) -> Answer:
     Raises ConnectionLostError, ClientLimitError (four others ask at this moment), SandboxDrainingError,
     SandboxPausedError, SandboxNotRunningError, UnsupportedError.
     """
+    async with asked(address, name, request) as answer:
+        return answer
+
+
+@asynccontextmanager
+async def asked(address: str, name: str, request: Request) -> AsyncIterator[Answer]:
+    """The same, with the connection open for the length of the block."""
     control = await open_connection(address)
     try:
         with anyio.move_on_after(CONNECT_TIMEOUT) as patience:
@@ -261,15 +283,15 @@ async def request_of(address: str, name: str, request: Request) -> Answer:
         if patience.cancelled_caught:
             raise ConnectionLostError(address)
         answer = await control.request(request, FrameType.ANSWER)
+        assert isinstance(answer, Answer)
+        if answer.error in REFUSALS:
+            raise REFUSALS[answer.error](name)
+        if answer.error:
+            raise UnsupportedError(f"the request {request.op!r}", answer.message)
+        yield answer
     finally:
         with anyio.CancelScope(shield=True):  # closing a socket does not wait
             await control.aclose()
-    assert isinstance(answer, Answer)
-    if answer.error in REFUSALS:
-        raise REFUSALS[answer.error](name)
-    if answer.error:
-        raise UnsupportedError(f"the request {request.op!r}", answer.message)
-    return answer
 
 
 REFUSALS: dict[str, type[NamedSandboxError]] = {

@@ -7,12 +7,13 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, overload
 
 import anyio
 import attrs
 
 from trio_sandbox.client.creation import Creation, in_thread, make_sandbox
+from trio_sandbox.client.forks import ForkRequest
 from trio_sandbox.client.guest_calls import GuestCalls
 from trio_sandbox.client.handle import SandboxHandle
 from trio_sandbox.client.logs import LogStream, all_logs, stream_of
@@ -205,6 +206,43 @@ class Sandbox(GuestCalls):
     async def resume(self) -> None:
         """Let a paused sandbox go on where it was, with its clock put right. Harmless when it runs."""
         await self._control.resume()
+
+    @overload
+    async def fork(
+        self, n: None = None, *, name: str | None = None, detached: bool = False, **changes: Any
+    ) -> Sandbox: ...
+    @overload
+    async def fork(
+        self, n: int, *, name: Sequence[str] | None = None, detached: bool = False, **changes: Any
+    ) -> builtins.list[Sandbox]: ...
+    async def fork(
+        self,
+        n: int | None = None,
+        *,
+        name: str | Sequence[str] | None = None,
+        detached: bool = False,
+        **changes: Any,
+    ) -> Sandbox | builtins.list[Sandbox]:
+        """A running copy of this sandbox, in a process of its own; with `n` a list of so many, from one moment.
+
+        A child goes on where the parent is: memory, disk and programs are the parent's, and its own from then on. It
+        has a name, a machine id, a clock that is right and a reseeded random number generator; programs keep the state
+        of their own generators. The parent stands still for some 15 ms. Its sessions stay its own: in a child their
+        programs run on with their input closed and their output dropped. A child that nobody detaches ends with this
+        process, and with `async with child:`.
+
+        name: of the child, or of each (the parent's with "-fork-" and something random). detached: it survives this
+        process. changes: `env`, `workdir`, `user`, `shell`, `entrypoint`, `hostname`, `labels`, `ephemeral`,
+        `quiet_logs`, `log_level`, `idle_timeout`, `max_duration`, `boot_timeout`; the rest is the parent's, but that a
+        child listens nowhere else and counts its idle time and duration anew.
+
+        Raises InvalidConfigError, UnsupportedError (a disk image as root), SandboxPausedError, SandboxDrainingError,
+        SandboxNotRunningError, SandboxAlreadyExistsError, CheckpointError, StorageError, HostNotReadyError, BootError.
+        Then, and when it is cancelled, there is no child, and the parent goes on.
+        """
+        request = ForkRequest.checked(self._control.name, n, name, detached, changes)
+        children = [Sandbox(control) for control in await request.run(self._control)]
+        return children[0] if n is None else children
 
     async def metrics(self) -> SandboxMetrics:
         """What the sandbox uses now; also while it is paused. Raises SandboxNotRunningError, SandboxCrashedError.

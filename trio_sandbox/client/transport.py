@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from trio_sandbox.lifecycle import End
 from trio_sandbox.relay.client_messages import (
@@ -87,6 +88,9 @@ class SandboxControl(Protocol):
     async def resume(self) -> None: ...
     async def metrics(self) -> MetricsSample: ...
     async def touch(self) -> None: ...
+    def fork_source(self) -> AbstractAsyncContextManager[dict[str, Any]]:
+        """What the sandbox can be forked from, for the length of the block: see `forking.forkable`."""
+
     async def stop(self, timeout: float) -> None: ...
     async def kill(self) -> None: ...
     async def wait(self) -> End: ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -26,13 +27,17 @@ NAME = "image.json"
 
 def pin(folder: Path, rootfs: RootFilesystem) -> None:
     """Write down in a sandbox's folder what it stands on. Raises StorageError."""
-    plain = {
+    publish_bytes(folder / NAME, json.dumps(note_of(rootfs)).encode())
+
+
+def note_of(rootfs: RootFilesystem) -> dict[str, Any]:
+    """What `noted` finds a root file system by."""
+    return {
         "reference": rootfs.reference,
         "chain_id": rootfs.chain_id,
         "manifest_digest": rootfs.manifest_digest,
         "config": attrs.asdict(rootfs.config),
     }
-    publish_bytes(folder / NAME, json.dumps(plain).encode())
 
 
 async def pinned(folder: Path, home: Home, lease: Lease) -> RootFilesystem:
@@ -44,12 +49,20 @@ async def pinned(folder: Path, home: Home, lease: Lease) -> RootFilesystem:
     """
     try:
         plain = json.loads((folder / NAME).read_bytes())
+    except (OSError, ValueError) as error:
+        raise InvalidImageError(str(folder), f"what the sandbox stands on cannot be read: {error}") from error
+    return await noted(plain, folder, home, lease)
+
+
+async def noted(plain: Any, source: Path, home: Home, lease: Lease) -> RootFilesystem:
+    """The root file system of a note that `note_of` made, leased. source: where the note was. Raises as `pinned`."""
+    try:
         config = dict(plain["config"])
         config |= {name: tuple(config[name]) for name in ("env", "entrypoint", "cmd")}
         reference, chain_id, digest = (str(plain[key]) for key in ("reference", "chain_id", "manifest_digest"))
         image = ImageConfig(**config)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise InvalidImageError(str(folder), f"what the sandbox stands on cannot be read: {error}") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise InvalidImageError(str(source), f"what the sandbox stands on cannot be read: {error}") from error
     await lease.add([rootfs_key(chain_id)])
     path = squashfs_path(chain_id, home)
     if not is_sound(path):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,15 @@ DISCARD = b"d"
 
 @attrs.frozen
 class Order:
-    """What is asked of a sandbox process. `detached`: it goes on when its creator is gone."""
+    """What is asked of a sandbox process. `detached`: it goes on when its creator is gone. `source`: what it is forked
+    from, if it is.
+    """
 
     config: SandboxConfig
     home: Home
     tenure: Tenure
     detached: bool
+    source: Mapping[str, Any] | None = None
 
     def to_json(self) -> str:
         """Whole, with what is secret and a configuration leaves out. Paths are absolute."""
@@ -48,6 +52,7 @@ class Order:
                 "home": os.path.join(folder, self.home.root),
                 "tenure": self.tenure.value,
                 "detached": self.detached,
+                "source": self.source,
             }
         )
 
@@ -59,7 +64,7 @@ class Order:
         if config.websocket is not None:
             websocket: WebSocketAddress = attrs.evolve(config.websocket, token=plain["token"])
             config = attrs.evolve(config, websocket=websocket)
-        return cls(config, Home(Path(plain["home"])), Tenure(plain["tenure"]), plain["detached"])
+        return cls(config, Home(Path(plain["home"])), Tenure(plain["tenure"]), plain["detached"], plain["source"])
 
 
 @attrs.frozen

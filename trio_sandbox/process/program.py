@@ -79,6 +79,7 @@ async def _serve(order: Order, creation: _Creation) -> None:
                 socket=socket_of(order.home, order.config.name),
                 on_pull=creation.pulled,
                 is_kept=lambda: creation.is_kept,
+                source=order.source,
                 task_status=task_status,
             )
 

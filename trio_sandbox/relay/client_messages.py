@@ -53,7 +53,7 @@ class Busy:
 @attrs.frozen
 class Request:
     """Something about the sandbox as a whole: "stop", "kill", "drain", "pause", "resume", "touch", "status",
-    "sessions", "metrics".
+    "sessions", "metrics", "fork".
     """
 
     op: str
@@ -99,6 +99,10 @@ class Answer:
     clients: int = 0
     sessions: tuple[SessionInfo, ...] = ()
     metrics: MetricsSample | None = None
+    fork: str = ""
+    """JSON: `source`, a path of what the sandbox can be forked from, which is there for as long as the connection stays
+    open; or `error`, why it cannot.
+    """
 
 
 @attrs.frozen

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Protocol
 
@@ -61,6 +61,8 @@ JOIN_TIMEOUT = 10.0
 """Seconds for a new connection to say JOIN, and for a control connection to say its REQUEST."""
 LAST_WORDS_TIMEOUT = 1.0
 """Seconds for a client to take what is still to be said when the connection ends."""
+FORK_TIMEOUT = 300.0
+"""Seconds that a client may take to make children of what it was told of."""
 PINGS_LIMIT = 64
 """Unanswered pings of one client."""
 MAX_WAIT = 86_400.0
@@ -94,6 +96,8 @@ class Served(Protocol):
         """Raise why no session may begin, if none may."""
 
     async def answer(self, request: Request) -> Answer: ...
+    def forkable(self) -> AbstractAsyncContextManager[Answer]:
+        """The answer to "fork", and what it tells of for the length of the block."""
 
 
 class ClientGone(Exception):
@@ -369,7 +373,18 @@ class ClientConnection:
             first = (await self._first("REQUEST"))[0]
             if not isinstance(first, MessageReceived) or not isinstance(first.message, Request):
                 raise RemoteProtocolError("a control connection is for one REQUEST")
+            if first.message.op == "fork" and self.transport.is_local:
+                await self._serve_fork()
+                return
             self.mux.send_message(await self.served.answer(first.message))
             self.wake_writer()
         finally:
             self.served.admission.controls.release(place)
+
+    async def _serve_fork(self) -> None:
+        """Hold what the sandbox can be forked from until the client hangs up."""
+        async with self.served.forkable() as answer:
+            self.mux.send_message(answer)
+            self.wake_writer()
+            with trio.move_on_after(FORK_TIMEOUT):
+                await self._events()

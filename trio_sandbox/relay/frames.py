@@ -58,6 +58,9 @@ class FrameType(enum.IntEnum):
     CLOCK = 0x09
     CLIENT_GONE = 0x0A
     IDENTIFY = 0x0B
+    FREEZE = 0x0C
+    FROZEN = 0x0D
+    THAW = 0x0E
     ERROR = 0x0F
     EXEC = 0x10
     STARTED = 0x11
@@ -133,6 +136,9 @@ RULES: dict[FrameType, FrameRule] = {
     FrameType.CLOCK: FrameRule(_HOST, Scope.MACHINE),
     FrameType.CLIENT_GONE: FrameRule(_HOST, Scope.MACHINE),
     FrameType.IDENTIFY: FrameRule(_HOST, Scope.MACHINE),
+    FrameType.FREEZE: FrameRule(_HOST, Scope.MACHINE),
+    FrameType.FROZEN: FrameRule(_GUEST, Scope.MACHINE),
+    FrameType.THAW: FrameRule(_HOST, Scope.MACHINE),
     FrameType.ERROR: FrameRule(_ANSWERING, Scope.EITHER),
     FrameType.EXEC: FrameRule(_ASKING, Scope.SESSION, flags=Flag.MORE),
     FrameType.STARTED: FrameRule(_ANSWERING, Scope.SESSION),

@@ -24,7 +24,7 @@ from trio_sandbox.relay.client_messages import (
     Detached,
 )
 from trio_sandbox.relay.events import DataReceived, Event, MessageReceived, Opener, PingReceived
-from trio_sandbox.relay.frames import FrameType, Role
+from trio_sandbox.relay.frames import Frame, FrameType, Role, encode
 from trio_sandbox.relay.messages import (
     ErrorReport,
     Exec,
@@ -86,6 +86,8 @@ class AgentLink:
         self._to_write = trio.Event()
         self._writer_idle = False
         self._unsent = b""
+        self._holding = False  # nothing but `_unsent` is written
+        self._abandoned_freeze = False
         self._failure: Callable[[], BaseException] | None = None
         self.reads = 0
         """Times that something was read, for whoever wants to know that the reader has kept up."""
@@ -123,7 +125,7 @@ class AgentLink:
         task_status.started()
         try:
             while True:
-                while data := self._unsent or self.mux.data_to_send():
+                while data := self._unsent or self._next_data():
                     self._unsent = b""
                     await self._stream.send_all(data)
                     if not self.backlogged:
@@ -134,8 +136,13 @@ class AgentLink:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             await trio.sleep_forever()  # the reader sees the same and says so
 
+    def _next_data(self) -> bytes:
+        return b"" if self._holding else self.mux.data_to_send()
+
     def wake_writer(self) -> None:
         """The mux has something to write. What the socket takes at once goes at once: a turn of the loop saved."""
+        if self._holding:
+            return
         if self._writer_idle and not self._unsent and isinstance(self._stream, trio.SocketStream):
             self._send_at_once(self._stream)
         if self._unsent or self.mux.has_to_send:
@@ -165,6 +172,8 @@ class AgentLink:
             if not event.session:
                 self._machine[event.type] = event
                 self._arrived.unpark_all()
+                if event.type is FrameType.FROZEN and self._abandoned_freeze:
+                    self.thaw()
                 return
             if event.type in FINAL:
                 self._sinks.pop(event.session, None)
@@ -204,6 +213,35 @@ class AgentLink:
         """Queue a message to the machine; it is written as soon as the stream takes it."""
         self.mux.send_message(message)
         self.wake_writer()
+
+    async def freeze(self) -> None:
+        """Have the agent send what it has and hold still, and hold still too: then the machine can be copied between
+        two frames. Whoever calls it calls `thaw`, or `abandon_freeze` when this did not come to its end.
+
+        Raises LinkLost. Cancellation: as above.
+        """
+        self._machine.pop(FrameType.FROZEN, None)
+        self._holding = True
+        self._say(FrameType.FREEZE)
+        await self.machine_message(FrameType.FROZEN)
+
+    def thaw(self) -> None:
+        """Go on; what has been queued meanwhile is written."""
+        self._abandoned_freeze = False
+        self._say(FrameType.THAW)
+        self._holding = False
+        self._to_write.set()
+
+    def abandon_freeze(self) -> None:
+        """Go on as soon as the agent holds still, since it can be told so only then."""
+        if FrameType.FROZEN in self._machine:
+            self.thaw()
+        else:
+            self._abandoned_freeze = True
+
+    def _say(self, kind: FrameType) -> None:
+        self._unsent += encode(Frame(kind), Role.HOST)
+        self._to_write.set()
 
     def client_gone(self, slot: int) -> None:
         """Have the agent kill every session of a client."""

@@ -295,7 +295,12 @@ BODIES: dict[FrameType, type[Message]] = {
 
 TYPES: dict[type[Message], FrameType] = {body: kind for kind, body in BODIES.items()}
 
-EMPTY = frozenset({FrameType.GOODBYE, FrameType.CLIENT_GONE, FrameType.KILL, FrameType.DETACH})
+EMPTY = frozenset(
+    {
+        *(FrameType.GOODBYE, FrameType.CLIENT_GONE, FrameType.KILL, FrameType.DETACH),
+        *(FrameType.FREEZE, FrameType.FROZEN, FrameType.THAW),
+    }
+)
 """Types whose body must be empty."""
 
 WHOLE = frozenset({FrameType.DONE})

@@ -8,8 +8,8 @@ at most a second of last words.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Protocol
 
@@ -57,6 +57,7 @@ class SandboxFacts(Protocol):
     def welcome(self, slot: int, limit: int, used: int) -> Welcome: ...
     def check_open(self) -> None: ...
     async def answer(self, request: Request) -> Answer: ...
+    def forkable(self) -> AbstractAsyncContextManager[str]: ...
 
 
 @attrs.define(eq=False)
@@ -152,6 +153,12 @@ class Relay:
         finally:
             self._answering -= 1
             self._answered.unpark_all()
+
+    @asynccontextmanager
+    async def forkable(self) -> AsyncIterator[Answer]:
+        """The answer to "fork", and what it tells of for the length of the block."""
+        async with self.facts.forkable() as told:
+            yield Answer(fork=told)
 
     # -- this process's own channel
 

@@ -73,7 +73,10 @@ class SideState(enum.Enum):
     ERROR = "error"
 
 
-_MACHINE_CHATTER = (FrameType.PING, FrameType.PONG, FrameType.CLOCK, FrameType.CLIENT_GONE, FrameType.ERROR)
+_MACHINE_CHATTER = (
+    *(FrameType.PING, FrameType.PONG, FrameType.CLOCK, FrameType.CLIENT_GONE, FrameType.ERROR),
+    *(FrameType.FREEZE, FrameType.FROZEN, FrameType.THAW),
+)
 
 SIDE_TRANSITIONS: dict[tuple[SideState, FrameType], SideState] = {
     (SideState.GREETING, FrameType.HELLO): SideState.CONFIGURING,

@@ -11,6 +11,8 @@ from typing import Literal
 
 import attrs
 
+from trio_sandbox.vm.guest_memory import Pages
+
 AGENT_PORT = "trio_sandbox.agent"
 """Name of the virtio-serial port by which the agent finds its stream."""
 
@@ -68,6 +70,17 @@ class Memory:
 
 
 @attrs.frozen
+class Restore:
+    """The state of a machine that ran: a descriptor of the state of its devices, and what its memory has beyond the
+    file behind it. `bare`: the state of the devices is nothing but that, without the machine's own description.
+    """
+
+    state: int
+    pages: Pages | None = None
+    bare: bool = False
+
+
+@attrs.frozen
 class MachineSpec:
     """A machine, as far as its VMM must know. Descriptors keep their numbers in the VMM."""
 
@@ -90,8 +103,8 @@ class MachineSpec:
     ports: tuple[Port, ...] = ()
     memory: Memory | None = None
     """None: memory of the VMM's own."""
-    restore: int | None = None
-    """Descriptor of a device state to go on from, instead of booting."""
+    restore: Restore | None = None
+    """What to go on from, instead of booting."""
     kernel_descriptor: int | None = None
     """Descriptor that `kernel` is a path to, if it is."""
     name: str = "sandbox"
@@ -144,7 +157,7 @@ def qemu_argv(spec: MachineSpec) -> list[str]:
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),
         *("-sandbox", SECCOMP),
-        *(() if spec.restore is None else ("-incoming", "defer")),
+        *_incoming(spec.restore),
         *("-chardev", f"socket,id=console,fd={spec.console}", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=monitor,fd={spec.monitor}", "-mon", "chardev=monitor,mode=control"),
         *_disks(spec.disks),
@@ -154,6 +167,12 @@ def qemu_argv(spec: MachineSpec) -> list[str]:
         *("-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"),
         *_ports(spec.ports),
     ]
+
+
+def _incoming(restore: Restore | None) -> tuple[str, ...]:
+    if restore is None:
+        return ()
+    return ("-incoming", "defer", *(("-global", "migration.send-configuration=off") if restore.bare else ()))
 
 
 def _machine(spec: MachineSpec) -> str:

@@ -21,6 +21,7 @@ MAX_LINE = 1 << 20
 """Bytes of one answer. QEMU is ours, but the guest can influence what some answers contain."""
 
 
+LENT = "/dev/fdset/"
 SAVE_POLL = 0.002
 """Seconds between looks at a device state that is being saved. QEMU 7.2 tells by no event when it is done."""
 IGNORE_SHARED: dict[str, Any] = {"capabilities": [{"capability": "x-ignore-shared", "state": True}]}
@@ -171,6 +172,18 @@ class QmpClient:
             if status in ("failed", "cancelled"):
                 raise QmpError("migrate", f"the device state could not be saved: {status}")
             await trio.sleep(SAVE_POLL)
+
+    async def lend(self, descriptor: int) -> str:
+        """A name by which QEMU can open the file of `descriptor`, in its access mode; `take_back` ends that.
+
+        Raises QmpError, QmpClosed.
+        """
+        lent = await self._answer(await self._request("add-fd", {}, descriptor))
+        return f"{LENT}{lent['fdset-id']}"
+
+    async def take_back(self, name: str) -> None:
+        """QEMU can open it no more; what has it open keeps it."""
+        await self.execute("remove-fd", **{"fdset-id": int(name.removeprefix(LENT))})
 
     async def execute(self, command: str, **arguments: object) -> Any:
         """Run one command and return its answer. Raises QmpError when QEMU refuses, QmpClosed when it is gone.

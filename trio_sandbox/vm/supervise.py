@@ -28,6 +28,7 @@ from trio_sandbox.errors import BootError, HostNotReadyError
 from trio_sandbox.service import service, wait_any
 from trio_sandbox.vm.command import MachineSpec, qemu_argv
 from trio_sandbox.vm.console import ConsoleLog, Record, drain
+from trio_sandbox.vm.guest_memory import Pages, guest_address
 from trio_sandbox.vm.qmp import QmpClient, QmpClosed
 from trio_sandbox.vm.running import MachineExit, end_process
 
@@ -64,7 +65,7 @@ class Machine:
     qmp: QmpClient
     console: ConsoleLog
     stderr: ConsoleLog
-    restore: int | None = None
+    spec: MachineSpec
     grace: float = 0.0
     exited: trio.Event = attrs.Factory(trio.Event)
     exit: MachineExit | None = None
@@ -152,7 +153,7 @@ async def _run_vmm(
 async def _attend(machine: Machine, sign_timeout: float, task_status: trio.TaskStatus[Machine]) -> None:
     """See the machine through its start and its life, and end it when the block it serves has ended."""
     try:
-        if machine.restore is None:
+        if machine.spec.restore is None:
             await _first_sign(machine, sign_timeout)
             task_status.started(machine)
         else:
@@ -190,15 +191,27 @@ async def _spoken(agent: trio.SocketStream) -> None:
 
 async def _restored(machine: Machine, timeout: float) -> None:  # noqa: ASYNC109 - raises an error of its own
     """Make a clone go on from its device state. There is no second try: whoever asked can boot instead."""
-    assert machine.restore is not None
+    restore = machine.spec.restore
+    assert restore is not None
     with trio.move_on_after(timeout):
         try:
-            await machine.qmp.restore(machine.restore)
+            if restore.pages is not None:
+                await _fill_memory(machine, restore.pages)
+            await machine.qmp.restore(restore.state)
         except QmpClosed as error:
             await _last_words(machine)  # noqa: ASYNC120 - shielded within
             raise BootError("restore", machine.stderr.tail().strip() or str(error), machine.console.tail()) from error
         return
     raise BootError("restore", f"not restored within {timeout:g} s", machine.console.tail())
+
+
+async def _fill_memory(machine: Machine, pages: Pages) -> None:
+    """Give the machine's memory what it has beyond the file behind it, while nothing in it runs yet."""
+    address = await guest_address(machine.qmp)
+    memory = machine.spec.memory
+    fill = partial(pages.write_to, machine.pid, address, machine.spec.memory_mib << 20)
+    with trio.CancelScope(shield=True):  # a copy in memory
+        await trio.to_thread.run_sync(fill, memory.descriptor if memory is not None else None)
 
 
 async def _last_words(machine: Machine) -> None:
@@ -236,9 +249,7 @@ def _started_process(
         for end in far:
             end.close()
         console, monitor, agent, stderr = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in near)
-        machine = Machine(
-            process, pidfd, agent, QmpClient(monitor), ConsoleLog(record), ConsoleLog(None), restore=spec.restore
-        )
+        machine = Machine(process, pidfd, agent, QmpClient(monitor), ConsoleLog(record), ConsoleLog(None), spec)
         yield machine, console, stderr
     finally:
         for end in (*near, *far):
