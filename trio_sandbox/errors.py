@@ -46,7 +46,7 @@ class SandboxError(Exception):
 
 
 class CheckpointError(SandboxError):
-    """A machine that runs could not be copied, for a fork or a snapshot. It goes on, and nothing of the copy is left."""
+    """A machine that runs could not be copied for a fork or a snapshot. It goes on, and nothing of the copy is left."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason

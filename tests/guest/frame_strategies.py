@@ -104,7 +104,7 @@ BAD_HEADERS = (
     HEADER.pack(0, NAMES["PING"], 0, 0, 0, 1),
     HEADER.pack(0, 0, 0, 0, 0, 0),
     HEADER.pack(0, 0x21, 0, 0, 0, 0),
-    HEADER.pack(0, 0x0C, 0, 3, 9, 0),
+    HEADER.pack(0, 0x21, 0, 3, 9, 0),
     HEADER.pack(0, NAMES["EXITED"], 0, 0, 1, 0),
     HEADER.pack(4, NAMES["PONG"], 0, 0, 0, 0) + b"pong",
     HEADER.pack(0, NAMES["PING"], END, 0, 0, 0),

@@ -275,7 +275,7 @@ def is_good_body(name: str, raw: bytes) -> bool:
     """The same for every type that a host may send."""
     if name in KEYS:
         return is_good_map(name, raw)
-    if name in ("KILL", "CLIENT_GONE"):
+    if name in ("KILL", "CLIENT_GONE", "FREEZE", "THAW"):
         return not raw
     if name == "CREDIT":
         return len(raw) == 4

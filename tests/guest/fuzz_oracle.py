@@ -12,6 +12,7 @@ import struct
 from collections import Counter
 
 import attrs
+from hypothesis import reject
 
 from tests.guest.agent_client import BODY_MAX, HEADER, MORE, TYPES
 from tests.guest.fuzz_maps import FS_OPS, is_good_body, read_map
@@ -202,6 +203,10 @@ class Oracle:
             for session in self.sessions.values():
                 if session.slot == frame.slot:
                     session.kill()
+        elif frame.name == "FREEZE" and self.phase is Phase.SERVING:
+            reject()  # of a flipped bit: from then on it says nothing, so there is nothing to judge (test_freeze.py)
+        elif frame.name in ("FREEZE", "THAW"):
+            self._refuse(frame, "wrong_phase")
         elif frame.name == "IDENTIFY" and self.phase is Phase.TEMPLATE:
             self._answer("READY", 0, 0, set(), to="IDENTIFY")
             self.phase, self.newest = Phase.SERVING, 0

@@ -120,15 +120,18 @@ def test_what_comes_before_ready_would_be_in_every_clone(launch: Launch, more: b
 
 
 def test_silence_ends_a_machine_that_waits(launch: Launch) -> None:
-    """Both kinds at once, as it takes its time; PING is no reason to wait longer."""
-    with launch(may_fail=True) as blank, launch(may_fail=True) as template:
+    """All kinds at once, as it takes its time; PING is no reason to wait longer."""
+    with launch(may_fail=True) as blank, launch(may_fail=True) as template, launch(may_fail=True) as frozen:
         began = time.monotonic()
         blank.expect("HELLO")
         template.configure(TEMPLATE)
+        frozen.configure(CONFIGURE)
         for agent in (blank, template):
             agent.send("PING", b"")
             agent.expect("PONG")
-        for agent in (blank, template):
+        frozen.send("FREEZE")
+        frozen.expect("FROZEN")
+        for agent in (blank, template, frozen):
             with pytest.raises(HungUp):
                 agent.receive()
         assert time.monotonic() - began > SILENCE * 0.9
