@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import pytest
 
@@ -20,7 +22,7 @@ COUNTING = "n=0; while :; do n=$((n+1)); echo $n > /run/count; sleep 0.02; done"
 """A program in the middle of something."""
 
 
-async def parent(**options: object) -> Sandbox:
+async def parent(**options: Any) -> Sandbox:
     return await Sandbox.create("parent", image="local/base", **options)
 
 
