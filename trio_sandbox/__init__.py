@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from trio_sandbox.config import SandboxConfig as SandboxConfig
     from trio_sandbox.config import WebSocketAddress as WebSocketAddress
     from trio_sandbox.errors import BootError as BootError
+    from trio_sandbox.errors import CheckpointError as CheckpointError
     from trio_sandbox.errors import ClientLimitError as ClientLimitError
     from trio_sandbox.errors import ConnectionLostError as ConnectionLostError
     from trio_sandbox.errors import ExecFailedError as ExecFailedError
@@ -141,6 +142,7 @@ _HOMES = {
     "trio_sandbox.config": ("LogLevel", "PullPolicy", "SandboxConfig", "WebSocketAddress"),
     "trio_sandbox.errors": (
         "BootError",
+        "CheckpointError",
         "ClientLimitError",
         "ConnectionLostError",
         "ExecFailedError",

@@ -75,7 +75,7 @@ async def serve_restored(
 async def restore_planned(
     runtime: Runtime, home: Home, tenure: Tenure, source: Mapping[str, Any]
 ) -> AsyncIterator[RestorePlan]:
-    """What the machine of `runtime` goes on from: `source` is what `ForkSource.to_plain` made. Raises CheckpointGone,
+    """What the machine of `runtime` goes on from: `source` is what `ForkSource.to_plain` made. Raises CheckpointError,
     ImageNotFoundError, StorageError.
     """
     record, logs = runtime.record, runtime.logs

@@ -15,7 +15,7 @@ from typing import Any
 
 import attrs
 
-from trio_sandbox.errors import SandboxError
+from trio_sandbox.errors import CheckpointError
 from trio_sandbox.files import descriptor_path
 from trio_sandbox.vm.command import Disk, MachineSpec, Memory, Restore
 from trio_sandbox.vm.guest_memory import Pages
@@ -24,10 +24,6 @@ FACTS = ("acceleration", "tsc_khz", "cpus", "memory_mib", "arch")
 """Of a machine's spec, as they are."""
 PATHS = ("qemu", "kernel", "initramfs")
 _READ_ONLY = frozenset({"state", "base"})
-
-
-class CheckpointGone(SandboxError):
-    """Whoever took the checkpoint holds it no more."""
 
 
 @attrs.frozen
@@ -91,7 +87,10 @@ class Checkpoint:
     @classmethod
     @contextmanager
     def opened(cls, plain: Mapping[str, Any]) -> Iterator[Checkpoint]:
-        """The checkpoint that another process holds, for the length of the block. Raises CheckpointGone."""
+        """The checkpoint that another process holds, for the length of the block.
+
+        Raises CheckpointError when it holds it no more.
+        """
         with ExitStack() as stack:
             files: dict[str, int] = {}
             for name, descriptor in plain["files"].items():
@@ -99,7 +98,7 @@ class Checkpoint:
                 try:
                     files[name] = os.open(f"/proc/{plain['pid']}/fd/{descriptor}", access | os.O_CLOEXEC)
                 except OSError as error:
-                    raise CheckpointGone("the copy of the machine is held no more") from error
+                    raise CheckpointError("its copy is held no more") from error
                 stack.callback(os.close, files[name])
             pages = Pages(files.pop("pages"), *plain["pages"])
             yield cls(facts=plain["facts"], pages=pages, **files)

@@ -21,6 +21,8 @@ MAX_LINE = 1 << 20
 """Bytes of one answer. QEMU is ours, but the guest can influence what some answers contain."""
 
 
+SEND_TIMEOUT = 10.0
+"""Seconds for QEMU to read a command."""
 LENT = "/dev/fdset/"
 SAVE_POLL = 0.002
 """Seconds between looks at a device state that is being saved. QEMU 7.2 tells by no event when it is done."""
@@ -108,14 +110,15 @@ class QmpClient:
         # QEMU reads its monitor byte by byte, at some 15 us each: a clone's script is worth keeping short.
         line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
         async with self._send_lock:
-            try:
+            # A line once begun is sent whole: behind half of one nothing could be understood.
+            with trio.move_on_after(SEND_TIMEOUT, shield=True) as patience:
                 if descriptor is None:
                     await self._stream.send_all(line)
                 else:
                     await _send_with_descriptor(self._stream, line, descriptor)
-            except trio.Cancelled:
-                self._closed = True  # half a line may be out: nothing after it can be understood
-                raise
+            if patience.cancelled_caught:
+                self._closed = True
+                raise trio.BrokenResourceError(f"QEMU has read nothing for {SEND_TIMEOUT:g} s")
 
     async def _request(self, command: str, arguments: dict[str, Any], descriptor: int | None = None) -> _Pending:
         if self._closed:
