@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from benchmarks import cold_boot, crowd, memory, peers, pull, relay, test_kit, warm_boot
+from benchmarks import cold_boot, crowd, fork, memory, peers, pull, relay, test_kit, warm_boot
 from benchmarks.figures import Figure, Limit, limits_table, table
 from benchmarks.plot import bar_chart
 from trio_sandbox.home import Home
@@ -122,7 +122,22 @@ async def _tests(report: Report, home: Home, repeats: int) -> None:
     report.promise(limits)
 
 
-PARTS = {"starts": _starts, "memory": _memory, "relay": _relay, "crowd": _crowd, "pull": _pull, "tests": _tests}
+async def _fork(report: Report, home: Home, repeats: int) -> None:
+    tables, limits = await fork.measure(home, repeats)
+    for title, figures in tables.items():
+        report.add(title.lower(), title, figures, figures[0])
+    report.promise(limits)
+
+
+PARTS = {
+    "starts": _starts,
+    "memory": _memory,
+    "fork": _fork,
+    "relay": _relay,
+    "crowd": _crowd,
+    "pull": _pull,
+    "tests": _tests,
+}
 """What `--only` may name, in their order."""
 
 

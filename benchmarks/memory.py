@@ -42,6 +42,10 @@ async def measure(home: Home) -> list[Figure]:
 
 def private_mb(sandbox: Sandbox) -> float:
     """What only this sandbox's VMM holds: its private pages, clean and dirty."""
-    pid = sandbox._control.machine.pid  # type: ignore[attr-defined]
+    return private_mb_of(sandbox._control.machine.pid)  # type: ignore[attr-defined]
+
+
+def private_mb_of(pid: int) -> float:
+    """The same of any process."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024

@@ -19,6 +19,7 @@ from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+import attrs
 import trio
 
 from trio_sandbox.errors import CheckpointError, StorageError
@@ -63,13 +64,13 @@ async def take_checkpoint(machine: Machine, link: AgentLink, folder: Path) -> Ch
         stack.callback(pages.close)
         try:
             async with mirrored(machine.qmp, UPPER_NODE, upper) as finish, _lent(machine, state) as name:
-                async with _still(machine, link):
+                async with _still(machine, link) as stillness:
                     pages = await trio.to_thread.run_sync(_read_pages, pages, machine.pid, address, size)
                     await finish()
                     await machine.qmp.execute("xen-save-devices-state", filename=name, live=False)
         except QmpError as error:
             raise _blamed(error, folder) from error
-        checkpoint = Checkpoint.of(machine.spec, state, pages, upper)
+        checkpoint = Checkpoint.of(machine.spec, state, pages, upper, stillness.seconds)
         stack.pop_all()
         return checkpoint
 
@@ -107,23 +108,30 @@ async def _lent(machine: Machine, state: int) -> AsyncIterator[str]:
             await _harmless(partial(machine.qmp.take_back, name))
 
 
+@attrs.define
+class _Stillness:
+    """How long it was."""
+
+    seconds: float = 0.0
+
+
 @asynccontextmanager
-async def _still(machine: Machine, link: AgentLink) -> AsyncIterator[None]:
+async def _still(machine: Machine, link: AgentLink) -> AsyncIterator[_Stillness]:
     """The machine stands still between two frames for the length of the block, which is shielded and bounded."""
     with trio.move_on_after(FREEZE_TIMEOUT, shield=True) as patience:
         await link.freeze()
     if patience.cancelled_caught:
         link.abandon_freeze()
         raise CheckpointError(f"the agent did not hold still within {FREEZE_TIMEOUT:g} s")
-    began = trio.current_time()
+    stillness, began = _Stillness(), trio.current_time()
     try:
         with trio.move_on_after(STILL_TIMEOUT, shield=True) as patience:
             await machine.qmp.execute("stop")
-            yield
+            yield stillness
     finally:
         with trio.move_on_after(STILL_TIMEOUT, shield=True):
             await _harmless(partial(machine.qmp.execute, "cont"))
-        log.debug("stood still for %.1f ms", (trio.current_time() - began) * 1e3)
+        stillness.seconds = trio.current_time() - began
         link.thaw()
         if link.accepting:
             link.send(Clock(time.time_ns()))  # the guest's clock stood still too

@@ -56,7 +56,7 @@ async def forkable(runtime: Runtime) -> AsyncIterator[dict[str, Any]]:
             "config": runtime.config.in_folder(os.getcwd()).to_json(),
             "home": str(record.home.root.absolute()),
             "ephemeral": record.tenure is Tenure.EPHEMERAL,
-            "sessions": sorted(runtime.link.working),
+            "stood_still": checkpoint.stood_still,
         }
     finally:
         checkpoint.close()

@@ -41,9 +41,11 @@ class Checkpoint:
     upper: int
     memory: int | None = None
     kernel: int | None = None
+    stood_still: float = 0.0
+    """Seconds that the machine stood still for it."""
 
     @classmethod
-    def of(cls, spec: MachineSpec, state: int, pages: Pages, upper: int) -> Checkpoint:
+    def of(cls, spec: MachineSpec, state: int, pages: Pages, upper: int, stood_still: float) -> Checkpoint:
         """Of the machine `spec`, whose own files are duplicated."""
         with ExitStack() as stack:
 
@@ -61,7 +63,7 @@ class Checkpoint:
             stack.pop_all()
         facts = {name: getattr(spec, name) for name in FACTS}
         facts |= {name: os.fspath(value) for name in PATHS if (value := getattr(spec, name)) is not None}
-        return cls(facts, state, pages, base, upper, memory, kernel)
+        return cls(facts, state, pages, base, upper, memory, kernel, stood_still)
 
     @property
     def files(self) -> dict[str, int]:
