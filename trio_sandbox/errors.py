@@ -202,6 +202,7 @@ class ExecFailedError(SandboxError):
     too_many_sessions   as many programs run as the agent, or the relay for one client, allows
     other               anything else; the guest powers off, for one
     no_such_session     attaching: no session has this number, or it has ended
+    stayed_with_parent  attaching: the session is of the sandbox that this one was forked from
     session_busy        attaching: somebody is attached to it
     """
 

@@ -56,6 +56,8 @@ async def forkable(runtime: Runtime) -> AsyncIterator[dict[str, Any]]:
             "config": runtime.config.in_folder(os.getcwd()).to_json(),
             "home": str(record.home.root.absolute()),
             "ephemeral": record.tenure is Tenure.EPHEMERAL,
+            "parent": runtime.name,
+            "first_session": runtime.link.next_session,
             "stood_still": checkpoint.stood_still,
         }
     finally:

@@ -42,6 +42,7 @@ class RestorePlan:
     upper: int
     durable: bool
     chain_id: str
+    first_session: int
     mark: Callable[[str], None] = attrs.field(eq=False)
     record: Record | None = attrs.field(default=None, eq=False)
 
@@ -59,7 +60,7 @@ async def serve_restored(
     )
     async with service(supervise_vmm, build, host_program_path(), plan.record, CLONE_TIMEOUT) as machine:
         plan.mark("spawned")
-        link = AgentLink(machine.agent, greeted=True)
+        link = AgentLink(machine.agent, greeted=True, first_session=plan.first_session)
         async with service(link.serve, name="agent link"):
             try:
                 await introduce(machine, link, identification(plan.config))
@@ -83,6 +84,7 @@ async def restore_planned(
     with Checkpoint.opened(source["checkpoint"]) as checkpoint, leased(home) as lease:
         rootfs = await noted(source["image"], record.folder, home, lease)
         runtime.image, runtime.rootfs = rootfs.config, rootfs
+        logs.mark(f"forked from {source['parent']!r}; sessions below {source['first_session']} stayed there")
         runtime.mark("image")
         upper = await trio.to_thread.run_sync(anonymous_copy, checkpoint.upper, home.scratch)
         with closing_descriptor(upper):
@@ -91,4 +93,13 @@ async def restore_planned(
                 publish(upper, disk_of(home, record.name), durable=False)
             runtime.mark("disks")
             durable = tenure is Tenure.NEW
-            yield RestorePlan(runtime.config, checkpoint, upper, durable, rootfs.chain_id, runtime.mark, logs.console)
+            yield RestorePlan(
+                config=runtime.config,
+                checkpoint=checkpoint,
+                upper=upper,
+                durable=durable,
+                chain_id=rootfs.chain_id,
+                first_session=source["first_session"],
+                mark=runtime.mark,
+                record=logs.console,
+            )

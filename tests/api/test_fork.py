@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from trio_sandbox import (
+    ExecFailedError,
     InvalidConfigError,
     Sandbox,
     SandboxAlreadyExistsError,
@@ -89,6 +90,10 @@ async def test_sessions_stay_with_the_parent() -> None:
         assert stdin is not None and await program.wait_until_started()
         async with await sandbox.fork() as child:
             assert await child.sessions() == ()
+            with pytest.raises(ExecFailedError) as refused:
+                await child.attach_session(program.session_id)
+            assert refused.value.kind == "stayed_with_parent"
+            assert "forked from 'parent'" in "".join(entry.text() for entry in await child.logs(sources=["system"]))
             # Its input ends there, and what it writes is dropped; neither stands still.
             assert await said(child, "until [ -e /run/got ]; do sleep 0.01; done; cat /run/got") == ""
         await stdin.write(b"to the parent\nand again\n")

@@ -72,11 +72,13 @@ class Sink(Protocol):
 class AgentLink:
     """The host's end of one agent stream."""
 
-    def __init__(self, stream: trio.abc.Stream, *, greeted: bool = False) -> None:
-        """greeted: the agent has said HELLO to another host before it was cloned."""
+    def __init__(self, stream: trio.abc.Stream, *, greeted: bool = False, first_session: int = 1) -> None:
+        """greeted: the agent has said HELLO to another host before it was cloned. first_session: the lowest id of a
+        session, above those of the sandbox that this one was forked from.
+        """
         self.mux = Mux(Role.HOST, SideState.CONFIGURING if greeted else SideState.GREETING)
         self._stream = stream
-        self._ids = itertools.count(1)
+        self.first_session = self.next_session = first_session
         self._sinks: dict[int, Sink] = {}
         self._pings: dict[bytes, Callable[[], None]] = {}
         self._ping_ids = itertools.count(1)
@@ -311,7 +313,8 @@ class AgentLink:
         Raises the machine's failure, LocalProtocolError for a request that is too large.
         """
         self.raise_failure()
-        number = next(self._ids)
+        number = self.next_session
+        self.next_session += 1
         self.mux.open_session(number, request, slot)
         self._sinks[number] = make(number)
         if counts and isinstance(request, WORK):

@@ -138,10 +138,14 @@ class Survivors:
 
     def attach(self, number: int, make: Make, *, replay: bool = True) -> Sink:
         """Attach what `make` returns to a session that nobody is attached to: it gets STARTED, the recent output, and
-        what comes. Raises ExecFailedError (no_such_session, session_busy), and the machine's failure.
+        what comes. Raises ExecFailedError (no_such_session, stayed_with_parent, session_busy), and the machine's
+        failure.
         """
         self.link.raise_failure()
         survivor = self._all.get(number)
+        if survivor is None and 0 < number < self.link.first_session:
+            text = f"session {number} stayed with the sandbox that this one was forked from"
+            raise ExecFailedError("stayed_with_parent", ENOENT, text)
         if survivor is None:
             raise ExecFailedError("no_such_session", ENOENT, f"there is no session {number} to attach to")
         if survivor.attached is not None:
