@@ -102,7 +102,7 @@ async def _together(make: Any, count: int) -> None:
                 group.start_soon(make, index)
     except BaseExceptionGroup as many:
         if len(many.exceptions) == 1:
-            raise many.exceptions[0] from None
+            raise many.exceptions[0] from None  # noqa: ASYNC123 - a lone failure is not a matter of the group
         raise
 
 
