@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_sandbox.config import HOSTNAME_LIMIT, IMAGE_LABELS_LIMIT, PLANNED, LogLevel, SandboxConfig, usable_labels
+from trio_sandbox.config import HOSTNAME_LIMIT, PLANNED, LogLevel, SandboxConfig
 from trio_sandbox.errors import InvalidConfigError, UnsupportedError
+from trio_sandbox.labels import IMAGE_LABELS_LIMIT, usable_labels
 
 
 def build(name: Any = "worker", **options: Any) -> SandboxConfig:

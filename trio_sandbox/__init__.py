@@ -14,6 +14,7 @@ The layers, each importing only those above it in this list:
     logs                             what programs print and what becomes of a sandbox, on disk
     host                             kernel, initramfs, acceleration: what a boot needs of this machine
     image                            OCI images to root file systems
+    snapshot                         disks of sandboxes that do not run, kept: folders and archives
     client                           the handles, and what they do in the guest; anyio only
     machine                          machines that are ready: cloned from a warm template, or booted
     preparation                      patches and scripts, put into a machine that is ready
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from trio_sandbox.client.rlimits import RlimitResource as RlimitResource
     from trio_sandbox.client.sandbox import PingResult as PingResult
     from trio_sandbox.client.sandbox import Sandbox as Sandbox
+    from trio_sandbox.client.snapshot import Snapshot as Snapshot
     from trio_sandbox.client.terminal import Terminal as Terminal
     from trio_sandbox.config import LogLevel as LogLevel
     from trio_sandbox.config import PullPolicy as PullPolicy
@@ -95,6 +97,9 @@ if TYPE_CHECKING:
     from trio_sandbox.errors import SandboxNotRunningError as SandboxNotRunningError
     from trio_sandbox.errors import SandboxPausedError as SandboxPausedError
     from trio_sandbox.errors import SandboxStillRunningError as SandboxStillRunningError
+    from trio_sandbox.errors import SnapshotAlreadyExistsError as SnapshotAlreadyExistsError
+    from trio_sandbox.errors import SnapshotError as SnapshotError
+    from trio_sandbox.errors import SnapshotNotFoundError as SnapshotNotFoundError
     from trio_sandbox.errors import StorageError as StorageError
     from trio_sandbox.errors import TerminalError as TerminalError
     from trio_sandbox.errors import UnsupportedError as UnsupportedError
@@ -138,6 +143,7 @@ _HOMES = {
     "trio_sandbox.client.pull_session": ("PullSession",),
     "trio_sandbox.client.rlimits": ("Rlimit", "RlimitResource"),
     "trio_sandbox.client.sandbox": ("PingResult", "Sandbox"),
+    "trio_sandbox.client.snapshot": ("Snapshot",),
     "trio_sandbox.client.terminal": ("Terminal",),
     "trio_sandbox.config": ("LogLevel", "PullPolicy", "SandboxConfig", "WebSocketAddress"),
     "trio_sandbox.errors": (
@@ -169,6 +175,9 @@ _HOMES = {
         "SandboxNotRunningError",
         "SandboxPausedError",
         "SandboxStillRunningError",
+        "SnapshotAlreadyExistsError",
+        "SnapshotError",
+        "SnapshotNotFoundError",
         "StorageError",
         "TerminalError",
         "UnsupportedError",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import hashlib
-import itertools
 import json
 import os
 import re
@@ -14,7 +13,8 @@ from typing import Any
 import attrs
 
 from trio_sandbox.errors import InvalidConfigError, UnsupportedError
-from trio_sandbox.image_source import ImageKind, ImageSource, path_text
+from trio_sandbox.image_source import ImageKind, ImageSource, is_path, path_text
+from trio_sandbox.labels import labels_problem
 from trio_sandbox.patch import PatchConfig, patches_problems
 from trio_sandbox.registry_auth import RegistryAuth, auth_of, auth_problem
 from trio_sandbox.scripts import scripts_problems
@@ -33,11 +33,6 @@ AGENT_PATH = "/.msb/bin"
 """Where the guest agent puts its own programs: `msb-event`."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
-LABEL_KEY_LIMIT, LABEL_VALUE_LIMIT = 128, 1024
-"""Characters."""
-IMAGE_LABELS_LIMIT = 256
-"""Labels that a sandbox takes over from its image."""
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
@@ -60,11 +55,7 @@ class LogLevel(enum.StrEnum):
 
 
 PLANNED: dict[str, str] = {
-    "snapshot": "boot from image= instead",
-    "from_snapshot": "boot from image= instead",
     "init": "the sandbox's own agent is PID 1",
-    "replace": "end the old sandbox first",
-    "replace_with_timeout": "end the old sandbox first",
     "volumes": "send data through stdin",
     "ports": "sandboxes have no network yet",
     "network": "sandboxes have no network yet",
@@ -101,6 +92,10 @@ def _path_text(value: Any) -> Any:
     return os.fsdecode(value) if isinstance(value, os.PathLike) else value
 
 
+def _image_text(value: Any) -> Any:
+    return None if value is None else path_text(value)
+
+
 def _policy(value: Any) -> Any:
     return PullPolicy(value) if isinstance(value, str) and value in list(PullPolicy) else value
 
@@ -119,7 +114,8 @@ class SandboxConfig:
     """
 
     name: str
-    image: str | os.PathLike[str] | ImageSource = attrs.field(converter=path_text)
+    image: str | os.PathLike[str] | ImageSource | None = attrs.field(default=None, converter=_image_text)
+    snapshot: str | os.PathLike[str] | None = attrs.field(default=None, converter=_image_text)
     cpus: int = 1
     memory: int = 512
     workdir: str | None = None
@@ -145,7 +141,7 @@ class SandboxConfig:
 
     def __attrs_post_init__(self) -> None:
         values = {field.name: getattr(self, field.name) for field in attrs.fields(type(self)) if field.name != "name"}
-        problems = [*_name_problems(self.name), *_option_problems(values)]
+        problems = [*_name_problems(self.name), *_source_problems(values), *_option_problems(values)]
         if problems:
             raise InvalidConfigError(problems)
 
@@ -159,10 +155,12 @@ class SandboxConfig:
         given = {key: value for key, value in options.items() if value is not None}
         known = {field.name for field in attrs.fields(cls)}
         found = [*_name_problems(name), *problems]
+        other = given.pop("from_snapshot", None)
+        if other is not None and given.setdefault("snapshot", other) is not other:
+            found.append("from_snapshot: the same as snapshot; pass one of them")
+        found += _source_problems(given)
         found += [f"unknown option {key!r}" for key in given if key not in known and key not in PLANNED]
         found += _option_problems(given)
-        if "image" not in given and not (given.get("snapshot") or given.get("from_snapshot")):
-            found.append("image: required")
         if found:
             raise InvalidConfigError(found)
         for key, hint in PLANNED.items():
@@ -175,8 +173,11 @@ class SandboxConfig:
         means, and a later start too.
         """
         changes: dict[str, Any] = {}
-        source = ImageSource.of(self.image).in_folder(folder)
-        changes["image"] = source if isinstance(self.image, ImageSource) else source.reference
+        if self.image is not None:
+            source = ImageSource.of(self.image).in_folder(folder)
+            changes["image"] = source if isinstance(self.image, ImageSource) else source.reference
+        if isinstance(self.snapshot, str) and is_path(self.snapshot) and not self.snapshot.startswith("~"):
+            changes["snapshot"] = os.path.join(folder, self.snapshot)
         if self.listen is not None:
             changes["listen"] = os.path.join(folder, self.listen)
         changes["patches"] = tuple(patch.in_folder(folder) for patch in self.patches)
@@ -214,13 +215,14 @@ class SandboxConfig:
 
     @property
     def root(self) -> ImageSource:
-        """What its root file system is made of."""
+        """What its root file system is made of. Not to be asked where a snapshot tells."""
+        assert self.image is not None
         return ImageSource.of(self.image)
 
     @property
     def has_disk_root(self) -> bool:
         """Whether its root is a disk image, which has no layer beneath it and none above."""
-        return self.root.kind is ImageKind.DISK
+        return _is_disk(self.image)
 
     @property
     def effective_hostname(self) -> str:
@@ -237,12 +239,34 @@ def _option_problems(options: Mapping[str, Any]) -> list[str]:
     """What is wrong with the options that are given; None is "not given"."""
     checked = ((key, check(options[key])) for key, check in CHECKS.items() if options.get(key) is not None)
     found = [f"image: {problem}" for problem in _image_problems(options.get("image"))]
-    if not found and options.get("patches") and ImageSource.of(options["image"]).kind is ImageKind.DISK:
+    if not found and options.get("patches") and _is_disk(options.get("image")):
         found.append("patches: a disk image is taken as it is; change its files with `fs` when the sandbox runs")
     found += [f"{key}: {problem}" for key, problem in checked if problem]
+    found += _snapshot_problems(options.get("snapshot"))
     for key, problems in (("patches", patches_problems), ("scripts", scripts_problems)):
         found += problems(options[key]) if options.get(key) is not None else []
     return found
+
+
+def _is_disk(image: str | os.PathLike[str] | ImageSource | None) -> bool:
+    return image is not None and ImageSource.of(image).kind is ImageKind.DISK
+
+
+def _source_problems(options: Mapping[str, Any]) -> list[str]:
+    """Of a new sandbox: it is made of an image or of a snapshot."""
+    given = [key for key in ("image", "snapshot") if options.get(key) is not None]
+    if len(given) == 2:
+        return ["image, snapshot: pass one of them; a snapshot knows its image"]
+    return [] if given else ["image: required, unless snapshot= is given"]
+
+
+def _snapshot_problems(value: object) -> list[str]:
+    if value is None:
+        return []
+    if not isinstance(value, (str, os.PathLike)):
+        return [f"snapshot: must be str, os.PathLike or Snapshot, not {type(value).__name__}"]
+    problem = _text(os.fspath(value))
+    return [f"snapshot: {problem}"] if problem else []
 
 
 def _name_problems(name: object) -> list[str]:
@@ -310,26 +334,6 @@ def grace_problem(value: object) -> str | None:
 def flag_problem(value: object) -> str | None:
     """What is wrong with a flag, or None."""
     return None if isinstance(value, bool) else f"must be bool, not {type(value).__name__}"
-
-
-def labels_problem(value: object) -> str | None:
-    """What is wrong with a mapping of labels, or None."""
-    if not isinstance(value, Mapping):
-        return f"must be a mapping, not {type(value).__name__}"
-    for key, text in value.items():
-        if not isinstance(key, str) or not _LABEL.fullmatch(key) or len(key) > LABEL_KEY_LIMIT:
-            return f"{key!r} is not 1 to {LABEL_KEY_LIMIT} letters, digits, '.', '_', '-' and '/'"
-        if not isinstance(text, str) or "\0" in text or len(text) > LABEL_VALUE_LIMIT:
-            return f"the value of {key!r} must be str of at most {LABEL_VALUE_LIMIT} characters without NUL"
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            return f"the value of {key!r} cannot be written as UTF-8"
-    return None
-
-
-def usable_labels(labels: Mapping[str, str]) -> dict[str, str]:
-    """Those of an image's labels that a sandbox can have. Its author need not know of our limits."""
-    good = ((key, value) for key, value in labels.items() if labels_problem({key: value}) is None)
-    return dict(itertools.islice(good, IMAGE_LABELS_LIMIT))
 
 
 def _socket_path(value: object) -> str | None:

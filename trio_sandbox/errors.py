@@ -25,6 +25,9 @@
     │   ├── ImagePullError
     │   ├── ImageInUseError
     │   └── InvalidImageError         damaged, hostile or over a limit
+    ├── SnapshotError                 a snapshot or its archive is damaged, foreign or over a limit
+    │   ├── SnapshotNotFoundError
+    │   └── SnapshotAlreadyExistsError
     ├── StorageError                  the host's disk refused (full, read-only)
     ├── ConnectionLostError           nobody answers at a sandbox's socket (any more)
     ├── ClientLimitError              all client channels of the sandbox are taken
@@ -288,6 +291,32 @@ class ImageInUseError(ImageError):
 
 class InvalidImageError(ImageError):
     """The image is damaged, breaks its own digests, tries to escape its root, or is over a limit."""
+
+
+class SnapshotError(SandboxError):
+    """A snapshot, or an archive of one, is damaged, of another kind, or over a limit. Nothing was made of it.
+
+    `path` is its folder or its file, `reason` a clause that says what is wrong.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"snapshot {path!r}: {reason}")
+
+
+class SnapshotNotFoundError(SnapshotError):
+    """No snapshot has this name or digest, and there is none at this path."""
+
+    def __init__(self, path: str, reason: str = "there is none; `trio-sandbox snapshot ls` lists those here") -> None:
+        super().__init__(path, reason)
+
+
+class SnapshotAlreadyExistsError(SnapshotError):
+    """The name is taken by a snapshot."""
+
+    def __init__(self, path: str, reason: str = "it exists already; choose another name, or force it") -> None:
+        super().__init__(path, reason)
 
 
 class StorageError(SandboxError):

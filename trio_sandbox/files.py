@@ -11,7 +11,7 @@ import fcntl
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -111,10 +111,15 @@ def publish_bytes(path: Path, data: bytes, mode: int = 0o600) -> None:
 FICLONE = 0x40049409
 
 
-def copy_sparse(source: int, target: int) -> None:
+COPY_BYTES = 16 << 20
+"""Most bytes that the kernel is asked to copy at once: what a copy that is called off still has to wait for."""
+
+
+def copy_sparse(source: int, target: int, proceed: Callable[[], object] = lambda: None) -> None:
     """Make `target` equal to `source`, sharing blocks where the file system can and keeping holes where it cannot.
 
-    Both are descriptors of regular files. Raises OSError as the file system gives it; the caller names the folder.
+    Both are descriptors of regular files. proceed: called between pieces; it raises when the copy is called off. Raises
+    OSError as the file system gives it; the caller names the folder.
     """
     try:
         fcntl.ioctl(target, FICLONE, source)
@@ -133,28 +138,29 @@ def copy_sparse(source: int, target: int) -> None:
                 return
             raise
         offset = os.lseek(source, start, os.SEEK_HOLE)
-        _copy_range(source, target, start, offset)
+        _copy_range(source, target, start, offset, proceed)
 
 
-def anonymous_copy(source: int, folder: Path) -> int:
+def anonymous_copy(source: int, folder: Path, proceed: Callable[[], object] = lambda: None) -> int:
     """Open a new file without a name in `folder`, equal to the open file `source`; the caller closes it.
 
-    Raises StorageError.
+    proceed: as for `copy_sparse`. Raises StorageError.
     """
     target = anonymous_file(folder)
     try:
         with storage_errors(folder):
-            copy_sparse(source, target)
+            copy_sparse(source, target, proceed)
     except BaseException:
         os.close(target)
         raise
     return target
 
 
-def _copy_range(source: int, target: int, start: int, end: int) -> None:
+def _copy_range(source: int, target: int, start: int, end: int, proceed: Callable[[], object]) -> None:
     while start < end:
+        proceed()
         try:
-            done = os.copy_file_range(source, target, end - start, start, start)
+            done = os.copy_file_range(source, target, min(end - start, COPY_BYTES), start, start)
         except OSError as error:
             if error.errno not in (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
                 raise

@@ -34,7 +34,6 @@ from trio_sandbox.host.facts import identity
 from trio_sandbox.host.ready import HostAssets
 from trio_sandbox.image.rootfs import RootFilesystem
 from trio_sandbox.image.upper import create_upper
-from trio_sandbox.image_source import ImageKind, ImageSource
 from trio_sandbox.relay.frames import PROTOCOL_VERSION, FrameType
 from trio_sandbox.relay.link import AgentLink, LinkLost
 from trio_sandbox.relay.messages import (
@@ -309,16 +308,17 @@ def configuration(config: SandboxConfig, *, template: bool = False) -> Configure
         entropy=who.entropy,
         hostname=who.hostname,
         machine_id=who.machine_id,
-        **_root(config.root),
+        **_root(config),
         template=template,
         warm=WARM_FILES if template else (),
     )
 
 
-def _root(source: ImageSource) -> dict[str, str]:
+def _root(config: SandboxConfig) -> dict[str, str]:
     """Where the guest finds its root."""
-    if source.kind is not ImageKind.DISK:
+    if not config.has_disk_root:
         return {"base": BASE, "upper": UPPER}
+    source = config.root
     return {"disk": DISK, "fstype": DRIVERS.get(source.fstype or "", source.fstype or "")}
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ from trio_sandbox.image.disk import DiskLayer, opened_disk
 from trio_sandbox.image.pinned import pin, pinned
 from trio_sandbox.image.root import prepare_root
 from trio_sandbox.image.rootfs import RootFilesystem
-from trio_sandbox.image_source import ImageKind
 from trio_sandbox.life import STOP_TIMEOUT
 from trio_sandbox.lifecycle import End, State
 from trio_sandbox.logs.recorder import recorded_logs
@@ -42,6 +41,7 @@ from trio_sandbox.relay.link import AgentLink
 from trio_sandbox.restored import RestorePlan, restore_planned, serve_restored
 from trio_sandbox.runtime import Runtime
 from trio_sandbox.service import service
+from trio_sandbox.snapshot.root import prepare_snapshot
 from trio_sandbox.state.places import disk_of, is_live
 from trio_sandbox.state.record import Record, recorded
 from trio_sandbox.state.rows import Tenure
@@ -125,27 +125,32 @@ async def _planned(
     """What the machine is made of: programs of the host, image, disks."""
     record, logs, mark = runtime.record, runtime.logs, runtime.mark
     assert record is not None and logs is not None
-    root = runtime.config.root
-    assets = await host_assets(home, disk_root=root.kind is ImageKind.DISK)
+    config = runtime.config
+    assets = await host_assets(home, disk_root=config.has_disk_root)
     mark("assets")
-    plan = MachinePlan(runtime.config, home, assets, ports=ports, mark=mark, record=logs.console)
-    if root.kind is ImageKind.DISK:
-        async with opened_disk(root) as layers:
+    plan = MachinePlan(config, home, assets, ports=ports, mark=mark, record=logs.console)
+    if config.has_disk_root:
+        async with opened_disk(config.root) as layers:
             mark("image")
             yield attrs.evolve(plan, disk=_root_disk(layers))
         return
     with leased(home) as lease:  # for life: so its image is not removed
+        upper = None
         if tenure is Tenure.KNOWN:
             rootfs = await pinned(record.folder, home, lease)
+        elif config.snapshot is not None:
+            rootfs, upper = await prepare_snapshot(config, home, lease, on_pull)
         else:
-            config = runtime.config
             policy, auth = config.pull_policy, config.registry_auth
-            rootfs = await prepare_root(root, home, lease, policy=policy, auth=auth, on_pull=on_pull)
-        runtime.image, runtime.rootfs = rootfs.config, rootfs
-        mark("image")
-        with closing_descriptor(os.open(rootfs.path, os.O_RDONLY | os.O_CLOEXEC)) as base:
-            with _with_upper(attrs.evolve(plan, rootfs=rootfs, base=base), record) as plan:
-                yield plan
+            rootfs = await prepare_root(config.root, home, lease, policy=policy, auth=auth, on_pull=on_pull)
+        with ExitStack() as stack:
+            if upper is not None:
+                stack.enter_context(closing_descriptor(upper))
+            runtime.image, runtime.rootfs = rootfs.config, rootfs
+            mark("image")
+            base = stack.enter_context(closing_descriptor(os.open(rootfs.path, os.O_RDONLY | os.O_CLOEXEC)))
+            plan = attrs.evolve(plan, rootfs=rootfs, base=base, upper=upper)
+            yield stack.enter_context(_with_upper(plan, record))
 
 
 def _root_disk(layers: Sequence[DiskLayer]) -> Disk:
@@ -208,7 +213,9 @@ async def _finish(runtime: Runtime, error: BaseException | None) -> None:
 
 @contextmanager
 def _with_upper(plan: MachinePlan, record: Record) -> Iterator[MachinePlan]:
-    """The plan with the disk of a sandbox that stays: its own, or one that gets a name as soon as it is made."""
+    """The plan with the disk of a sandbox that stays: its own, or one that gets a name as soon as it is made; that of a
+    snapshot has been made.
+    """
     path = disk_of(plan.home, record.name)
     match record.tenure:
         case Tenure.EPHEMERAL:
@@ -217,6 +224,8 @@ def _with_upper(plan: MachinePlan, record: Record) -> Iterator[MachinePlan]:
             assert plan.rootfs is not None
             pin(record.folder, plan.rootfs)
             keep = partial(publish, path=path, durable=False)
+            if plan.upper is not None:
+                keep(plan.upper)
             yield attrs.evolve(plan, durable=True, name_disk=keep)
         case Tenure.KNOWN:
             with storage_errors(path):
@@ -242,7 +251,9 @@ async def open_sandbox(
     name: 1–128 bytes, letters, digits, '.', '_', '-', starting with a letter or digit; unique in the data folder.
     image: the name of a registry's image, `local/NAME`, the path of an OCI layout, an OCI or Docker archive, a disk
     image (.qcow2, .raw, .vmdk: the guest writes to the file itself) or a folder (which is only read), or a value of
-    `Image`. Required.
+    `Image`. Required, unless there is a snapshot.
+    snapshot: the name, digest or path of a Snapshot, or the Snapshot, in the place of an image: the sandbox begins with
+    a copy of its disk, on the image that it was made on. from_snapshot: the same.
     cpus: virtual CPUs (1). memory: MiB (512). workdir, user: of programs (the image's, else "/" and root).
     shell: of `shell()` ("/bin/sh"). hostname (the name). env: for every program. pull_policy: when a
     registry is asked for an image ("if-missing"). registry_auth: a RegistryAuth for it (what the machine knows).

@@ -60,8 +60,8 @@ async def test_with_progress_it_is_named_without_awaiting(untouched: Home) -> No
     with pytest.raises(InvalidConfigError) as caught:
         Sandbox.create_with_progress("-bad", **WRONG)
     assert len(caught.value.problems) == len(WRONG) + 1
-    with pytest.raises(UnsupportedError, match="snapshot="):
-        Sandbox.create_with_progress("later", snapshot="folder")
+    with pytest.raises(UnsupportedError, match="volumes="):
+        Sandbox.create_with_progress("later", image="local/base", volumes={"/data": "folder"})
     assert not untouched.root.exists()
 
 

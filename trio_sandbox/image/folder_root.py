@@ -19,11 +19,11 @@ from trio_sandbox.errors import ImageNotFoundError, InvalidImageError
 from trio_sandbox.exclusive import exclusively
 from trio_sandbox.files import publish_bytes, storage_errors
 from trio_sandbox.home import Home
+from trio_sandbox.image.cache.collect import pins
 from trio_sandbox.image.faults import ImageFault, blame
 from trio_sandbox.image.folder import FolderChanged, FolderFacts, look, open_folder, write_folder
 from trio_sandbox.image.limits import DEFAULT_LIMITS, Limits
 from trio_sandbox.image.oci import ImageConfig
-from trio_sandbox.image.pinned import pinned_chain_ids
 from trio_sandbox.image.progress import Meter, Progress
 from trio_sandbox.image.rootfs import RootFilesystem, build_squashfs
 from trio_sandbox.image.sink import Sink
@@ -129,7 +129,7 @@ def _note_and_prune(home: Home, chain_id: str) -> None:
         publish_bytes(notes / chain_id.removeprefix("sha256:"), b"")
         if len(found := list(notes.iterdir())) <= KEPT:
             return
-        kept = {pinned.removeprefix("sha256:") for pinned in pinned_chain_ids(home)}
+        kept = {pinned.removeprefix("sha256:") for pinned in pins(home)}
         loose = sorted((note for note in found if note.name not in kept), key=_last_use, reverse=True)
         for note in loose[KEPT:]:
             if _last_use(note) < time.time() - YOUNG:

@@ -1,4 +1,4 @@
-"""Which layers a sandbox stands on, written down once: its tag may mean another image tomorrow."""
+"""Which layers a sandbox stands on, written down once, and the root file system that they make."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-import attrs
-
-from trio_sandbox.errors import ImageNotFoundError, InvalidImageError
+from trio_sandbox.errors import ImageNotFoundError
 from trio_sandbox.files import publish_bytes
 from trio_sandbox.home import Home
 from trio_sandbox.image.cache.blobs import BlobCache
@@ -18,26 +16,19 @@ from trio_sandbox.image.cache.keys import blob_key, rootfs_key
 from trio_sandbox.image.cache.leases import Lease
 from trio_sandbox.image.cache.store import CachedStore
 from trio_sandbox.image.faults import ImageFault
-from trio_sandbox.image.oci import ImageConfig
+from trio_sandbox.image.pin import NOTE, Pin, pin_of, read_pin
 from trio_sandbox.image.rootfs import RootFilesystem, ensure_built
 from trio_sandbox.image.squashfs import is_sound, squashfs_path
-
-NAME = "image.json"
 
 
 def pin(folder: Path, rootfs: RootFilesystem) -> None:
     """Write down in a sandbox's folder what it stands on. Raises StorageError."""
-    publish_bytes(folder / NAME, json.dumps(note_of(rootfs)).encode())
+    publish_bytes(folder / NOTE, json.dumps(note_of(rootfs)).encode())
 
 
 def note_of(rootfs: RootFilesystem) -> dict[str, Any]:
     """What `noted` finds a root file system by."""
-    return {
-        "reference": rootfs.reference,
-        "chain_id": rootfs.chain_id,
-        "manifest_digest": rootfs.manifest_digest,
-        "config": attrs.asdict(rootfs.config),
-    }
+    return Pin(rootfs.reference, rootfs.chain_id, rootfs.manifest_digest, rootfs.config).to_plain()
 
 
 async def pinned(folder: Path, home: Home, lease: Lease) -> RootFilesystem:
@@ -47,29 +38,32 @@ async def pinned(folder: Path, home: Home, lease: Lease) -> RootFilesystem:
     Raises ImageNotFoundError when they are not, InvalidImageError when the note about them is damaged, StorageError,
     HostNotReadyError.
     """
-    try:
-        plain = json.loads((folder / NAME).read_bytes())
-    except (OSError, ValueError) as error:
-        raise InvalidImageError(str(folder), f"what the sandbox stands on cannot be read: {error}") from error
-    return await noted(plain, folder, home, lease)
+    return await _required(read_pin(folder), home, lease)
 
 
 async def noted(plain: Any, source: Path, home: Home, lease: Lease) -> RootFilesystem:
     """The root file system of a note that `note_of` made, leased. source: where the note was. Raises as `pinned`."""
-    try:
-        config = dict(plain["config"])
-        config |= {name: tuple(config[name]) for name in ("env", "entrypoint", "cmd")}
-        reference, chain_id, digest = (str(plain[key]) for key in ("reference", "chain_id", "manifest_digest"))
-        image = ImageConfig(**config)
-    except (ValueError, LookupError, TypeError) as error:
-        raise InvalidImageError(str(source), f"what the sandbox stands on cannot be read: {error}") from error
-    await lease.add([rootfs_key(chain_id)])
-    path = squashfs_path(chain_id, home)
+    return await _required(pin_of(plain, source), home, lease)
+
+
+async def _required(note: Pin, home: Home, lease: Lease) -> RootFilesystem:
+    found = await find_pinned(note, home, lease)
+    if found is None:
+        raise ImageNotFoundError(note.reference, f"its layers ({note.chain_id}) are not in the cache any more")
+    return found
+
+
+async def find_pinned(note: Pin, home: Home, lease: Lease) -> RootFilesystem | None:
+    """The root file system of a pin, leased; None when too little of it is here. Raises StorageError,
+    HostNotReadyError.
+    """
+    await lease.add([rootfs_key(note.chain_id)])
+    path = squashfs_path(note.chain_id, home)
     if not is_sound(path):
-        await _build_again(chain_id, home, lease)
+        await _build_again(note.chain_id, home, lease)
     if not is_sound(path):
-        raise ImageNotFoundError(reference, f"its layers ({chain_id}) are not in the cache any more")
-    return RootFilesystem(reference, path, chain_id, digest, image)
+        return None
+    return RootFilesystem(note.reference, path, note.chain_id, note.manifest_digest, note.config)
 
 
 async def _build_again(chain_id: str, home: Home, lease: Lease) -> None:
@@ -80,14 +74,3 @@ async def _build_again(chain_id: str, home: Home, lease: Lease) -> None:
             await lease.add(blob_key(layer.place) for layer in image.layers)
             with closing(CachedStore(image, BlobCache(home))) as store, suppress(ImageFault):
                 await ensure_built(image, store, home)
-
-
-def pinned_chain_ids(home: Home) -> set[str]:
-    """Of all sandboxes that stay. What cannot be read counts for nothing: its sandbox cannot start either."""
-    found = set()
-    for note in home.folder("sandboxes").glob(f"*/{NAME}"):
-        try:
-            found.add(str(json.loads(note.read_bytes())["chain_id"]))
-        except (OSError, ValueError, LookupError, TypeError):
-            continue
-    return found

@@ -17,9 +17,10 @@ from pathlib import Path
 import attrs
 import trio
 
-from trio_sandbox.config import SandboxConfig, usable_labels
+from trio_sandbox.config import SandboxConfig
 from trio_sandbox.errors import SandboxStillRunningError
 from trio_sandbox.home import Home
+from trio_sandbox.labels import usable_labels
 from trio_sandbox.lifecycle import TERMINAL, End, State
 from trio_sandbox.service import service
 from trio_sandbox.state.owner import Owner

@@ -22,12 +22,13 @@ from trio_sandbox.image.cache.keys import blob_key, rootfs_key
 from trio_sandbox.image.cache.records import Records
 from trio_sandbox.image.faults import ImageFault, NoSuchImage
 from trio_sandbox.image.layout import LayoutStore
+from trio_sandbox.image.pin import NOTE as PIN
 from trio_sandbox.image.squashfs import chain_id_of, squashfs_path
 from trio_sandbox.image_info import ImagePruneReport, ImageUsage
 from trio_sandbox.locks import held_if_free, lock_file, try_lock
 
-PIN = "image.json"
-"""In the folder of a sandbox that stays: what it stands on (`image/pinned.py`)."""
+SNAPSHOT_NOTE = "snapshot.json"
+"""In the folder of a snapshot, written last; its `image` is a pin too (`snapshot/description.py`)."""
 UNNAMED_AGE = 3600.0
 """Seconds after which nobody is about to name a file any more."""
 
@@ -121,7 +122,7 @@ def _remove_useless(home: Home) -> int:
 
 @attrs.frozen
 class _Needed:
-    """What images, sandboxes that stay, and images that are not in the cache need of it."""
+    """What images, sandboxes that stay, snapshots, and images that are not in the cache need of it."""
 
     digests: frozenset[str]
     chain_ids: frozenset[str]
@@ -137,11 +138,18 @@ class _Needed:
 
 
 def pins(home: Home) -> Mapping[str, list[str]]:
-    """By chain id, the sandboxes that stay and stand on these layers."""
+    """By chain id, the sandboxes that stay and the snapshots that stand on these layers: "sandbox 'one'"."""
     found: dict[str, list[str]] = {}
-    for note in sorted(home.folder("sandboxes").glob(f"*/{PIN}")):
-        with suppress(OSError, ValueError, LookupError, TypeError):  # its sandbox cannot start either
-            found.setdefault(str(json.loads(note.read_bytes())["chain_id"]), []).append(note.parent.name)
+    for kind, note, places in (
+        ("sandbox", PIN, home.folder("sandboxes").glob(f"*/{PIN}")),
+        ("snapshot", SNAPSHOT_NOTE, home.folder("snapshots").glob(f"[!.]*/{SNAPSHOT_NOTE}")),
+    ):
+        for place in sorted(places):
+            # What cannot be read counts for nothing: nobody can start from it either.
+            with suppress(OSError, ValueError, LookupError, TypeError):
+                plain = json.loads(place.read_bytes())
+                pin = plain if note == PIN else plain["image"]
+                found.setdefault(str(pin["chain_id"]), []).append(f"{kind} {place.parent.name!r}")
     return found
 
 
@@ -170,8 +178,7 @@ def _discard_unless_used(image: CachedImage, home: Home) -> str | None:
     with held_if_free(home, rootfs_key(image.chain_id)) as is_free:
         names = pins(home).get(image.chain_id, [])
         if names:
-            who = ", ".join(map(repr, names))
-            return f"sandbox {who} stands on it" if len(names) == 1 else f"sandboxes {who} stand on it"
+            return f"{', '.join(names)} {'stands' if len(names) == 1 else 'stand'} on it"
         if not is_free:
             return "a running sandbox stands on it, or it is being pulled"
         Records(home).discard(image.record.reference)
