@@ -49,6 +49,7 @@ def test_every_problem_is_named_at_once() -> None:
         ({"shell": "sh"}, "not an absolute path"),
         ({"boot_timeout": 0}, "not above 0"),
         ({"boot_timeout": float("nan")}, "not above 0"),
+        ({"admission_timeout": -1}, "admission_timeout: -1 is not above 0"),
         ({"pull_policy": "sometimes"}, "not one of"),
         ({"log_level": "loud"}, "log_level: 'loud' is not one of trace, debug, info, warn, error"),
         ({"log_level": 10}, "log_level: must be str, not int"),

@@ -7,6 +7,7 @@ The layers, each importing only those above it in this list:
     scripts                          programs that a sandbox brings along
     registry_auth, pull_event        who somebody is to a registry; what happens to an image
     config, lifecycle                what is asked for; what may follow what
+    admission                        room on the host, for all sandboxes of a data folder
     service, exclusive, tools        tasks that end in order; one maker at a time; system programs
     relay                            frames, credit, sessions (sans-IO); the agent stream, and its clients, on Trio
     vm                               QEMU: command line, monitor, console, supervision
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from trio_sandbox.errors import ExecFailedError as ExecFailedError
     from trio_sandbox.errors import ExecTimeoutError as ExecTimeoutError
     from trio_sandbox.errors import FilesystemError as FilesystemError
+    from trio_sandbox.errors import HostLimitError as HostLimitError
     from trio_sandbox.errors import HostNotReadyError as HostNotReadyError
     from trio_sandbox.errors import ImageError as ImageError
     from trio_sandbox.errors import ImageInUseError as ImageInUseError
@@ -154,6 +156,7 @@ _HOMES = {
         "ExecFailedError",
         "ExecTimeoutError",
         "FilesystemError",
+        "HostLimitError",
         "HostNotReadyError",
         "ImageError",
         "ImageInUseError",

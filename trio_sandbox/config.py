@@ -129,6 +129,7 @@ class SandboxConfig:
     pull_policy: PullPolicy = attrs.field(default=PullPolicy.IF_MISSING, converter=_policy)
     registry_auth: RegistryAuth | None = attrs.field(default=None, converter=auth_of)
     boot_timeout: float = 60.0
+    admission_timeout: float = 60.0
     warm: bool = True
     max_duration: float | None = None
     idle_timeout: float | None = None
@@ -382,6 +383,7 @@ CHECKS = {
     "pull_policy": lambda value: _one_of(value, PullPolicy),
     "registry_auth": auth_problem,
     "boot_timeout": _seconds,
+    "admission_timeout": grace_problem,
     "warm": flag_problem,
     "max_duration": _seconds,
     "idle_timeout": _seconds,

@@ -11,6 +11,7 @@
     │   └── SandboxPausedError
     ├── SandboxStillRunningError
     ├── CheckpointError               a running machine could not be copied; it goes on
+    ├── HostLimitError                all sandboxes together use as much of the host as they may
     ├── BootError                     the machine did not come up
     ├── PatchFailedError              one of `patches=` could not be applied
     ├── SandboxCrashedError           the machine went away without being asked to
@@ -142,6 +143,27 @@ def with_console(message: str, console_tail: str) -> str:
     panic = next((number for number, line in enumerate(lines) if "Kernel panic" in line), None)
     shown = lines[-CONSOLE_LINES:] if panic is None else lines[panic : panic + CONSOLE_LINES]
     return message + "".join(f"\n  console: {line}" for line in shown)
+
+
+class HostLimitError(SandboxError):
+    """There was no room on this host for one more sandbox before the deadline. Nothing was made.
+
+    `resource`: "memory" (in MiB), "boots" (sandboxes that start at the same time) or "sandboxes"; `limit` of it is for
+    all sandboxes of the data folder together, and `usage` was taken. `needed`: how much this sandbox would have taken.
+    `waited`: seconds, 0 for one that can never fit. `ahead`: requests that waited longer.
+    """
+
+    def __init__(self, resource: str, limit: int, usage: int, needed: int, waited: float = 0, ahead: int = 0) -> None:
+        self.resource, self.limit, self.usage = resource, limit, usage
+        self.needed, self.waited, self.ahead = needed, waited, ahead
+        unit = "MiB of memory" if resource == "memory" else resource
+        if needed > limit:
+            problem = f"the sandbox needs {needed} {unit}, and all together may have {limit}; ask for less"
+        else:
+            line = f", with {ahead} requests before this one" if ahead else ""
+            problem = f"{usage} of {limit} {unit} are in use{line}; {needed} did not come free in {waited:.1f} s"
+            problem += "; end a sandbox, wait longer (admission_timeout)"
+        super().__init__(f"no room on this host: {problem}, or raise the limit in limits.toml")
 
 
 class BootError(SandboxError):

@@ -94,6 +94,25 @@ def is_locked_by_vmm(descriptor: int, *, written: bool) -> bool:
     return found != fcntl.F_UNLCK
 
 
+def try_byte(descriptor: int, byte: int) -> bool:
+    """Lock a byte of an open file, which need not be there, until the descriptor is closed; False when somebody else
+    has it.
+    """
+    return _try_byte(descriptor, byte, fcntl.F_WRLCK)
+
+
+def unlock_byte(descriptor: int, byte: int) -> None:
+    """Let go of a byte before the descriptor is closed."""
+    _try_byte(descriptor, byte, fcntl.F_UNLCK)
+
+
+def is_byte_locked(descriptor: int, byte: int) -> bool:
+    """Whether somebody else has locked this byte."""
+    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+    found: int = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked))[0]
+    return found != fcntl.F_UNLCK
+
+
 def _try_byte(descriptor: int, byte: int, kind: int) -> bool:
     try:
         fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0))

@@ -46,6 +46,11 @@ class RestorePlan:
     mark: Callable[[str], None] = attrs.field(eq=False)
     record: Record | None = attrs.field(default=None, eq=False)
 
+    @property
+    def acceleration(self) -> str:
+        """As of the machine that it goes on from."""
+        return str(self.checkpoint.facts["acceleration"])
+
 
 async def serve_restored(
     plan: RestorePlan, *, task_status: trio.TaskStatus[tuple[Machine, AgentLink]] = trio.TASK_STATUS_IGNORED

@@ -1,9 +1,9 @@
 """`serve_sandbox`, the one function that is a sandbox, and `open_sandbox`, which runs it in the caller's task tree.
 
-Read `serve_sandbox` from the outside in: name, disks, VMM, agent stream, ready. Leaving a block is the shutdown step
-of what it entered, and the services make the order of death the order of indentation, whatever began it: the end of
-the block, a request, an outside cancel or a crash. Nothing has a name on disk, so nothing is left when all of it is
-killed at once.
+Read `serve_sandbox` from the outside in: name, disks, room on the host, VMM, agent stream, ready. Leaving a block is
+the shutdown step of what it entered, and the services make the order of death the order of indentation, whatever began
+it: the end of the block, a request, an outside cancel or a crash. Nothing has a name on disk, so nothing is left when
+all of it is killed at once.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import attrs
 import trio
 
+from trio_sandbox.admission.admitted import Urgency, admitted, require_possible
 from trio_sandbox.client.sandbox import Sandbox
 from trio_sandbox.config import SandboxConfig
 from trio_sandbox.files import publish, storage_errors
@@ -45,7 +46,7 @@ from trio_sandbox.snapshot.root import prepare_snapshot
 from trio_sandbox.state.places import disk_of, is_live
 from trio_sandbox.state.record import Record, recorded
 from trio_sandbox.state.rows import Tenure
-from trio_sandbox.vm.command import Backing, Disk, Port
+from trio_sandbox.vm.command import Backing, Disk, Port, memory_cost_mib
 from trio_sandbox.vm.running import RunningMachine
 
 log = logging.getLogger("trio_sandbox.sandbox")
@@ -62,6 +63,7 @@ async def serve_sandbox(
     on_pull: OnPull = ignore,
     is_kept: Callable[[], bool] = lambda: True,
     source: Mapping[str, Any] | None = None,
+    urgency: Urgency | None = None,
     task_status: trio.TaskStatus[Runtime] = trio.TASK_STATUS_IGNORED,
 ) -> End:
     """Be the sandbox `config` until it ends, and return how it ended. Reports `started(runtime)` when it is ready.
@@ -71,10 +73,12 @@ async def serve_sandbox(
     its row says of its owner. socket: one more Unix socket to listen on, beside what `config` asks for. on_pull: told
     what happens to the image. is_kept: whether a new sandbox stays after its end; False while nobody has taken it over.
     source: what it is forked from (`forking.py`), in the place of an image.
+    urgency: whether somebody waits for it, as by default.
 
     Raises, before it is ready: SandboxAlreadyExistsError, SandboxNotFoundError, SandboxStillRunningError,
-    HostNotReadyError, ImageError, StorageError, BootError, PatchFailedError, and InvalidConfigError for a patch whose
-    source is not there; afterwards: SandboxCrashedError, RemoteProtocolError.
+    HostLimitError, HostNotReadyError, ImageError, StorageError, BootError, PatchFailedError, and InvalidConfigError for
+    a patch whose source is not there and for a faulty limits.toml; afterwards: SandboxCrashedError,
+    RemoteProtocolError.
     Cancellation: the machine is killed; of an ephemeral sandbox nothing is left when the cancellation goes on.
     """
     if tenure is not Tenure.KNOWN:
@@ -87,12 +91,15 @@ async def serve_sandbox(
             if source is None
             else restore_planned(runtime, home, tenure, source)
         ) as plan,
+        admitted(home, _memory_of(plan), timeout=config.admission_timeout, urgency=urgency) as share,
     ):
+        runtime.mark("admitted")
         return await run_machine(
             runtime,
             partial(serve_restored, plan) if isinstance(plan, RestorePlan) else partial(serve_machine, plan),
             partial(prepare_guest, config, tenure),
             chain_id=plan.chain_id,
+            on_ready=share.booted,
             task_status=task_status,
         )
 
@@ -129,6 +136,7 @@ async def _planned(
     assets = await host_assets(home, disk_root=config.has_disk_root)
     mark("assets")
     plan = MachinePlan(config, home, assets, ports=ports, mark=mark, record=logs.console)
+    require_possible(home, _memory_of(plan))  # before an image is pulled in vain
     if config.has_disk_root:
         async with opened_disk(config.root) as layers:
             mark("image")
@@ -153,6 +161,12 @@ async def _planned(
             yield stack.enter_context(_with_upper(plan, record))
 
 
+def _memory_of(plan: MachinePlan | RestorePlan) -> int:
+    """MiB that it counts for. Its template is made of one of the same size, before there is the sandbox's own."""
+    acceleration = plan.assets.acceleration.name if isinstance(plan, MachinePlan) else plan.acceleration
+    return memory_cost_mib(plan.config.memory, acceleration)
+
+
 def _root_disk(layers: Sequence[DiskLayer]) -> Disk:
     """The disk of a machine whose root is an image: what the guest writes is to be in the file."""
     first, *beneath = layers
@@ -166,13 +180,14 @@ async def run_machine(
     prepare: Callable[[RunningMachine, AgentLink], Awaitable[None]],
     *,
     chain_id: str = "",
+    on_ready: Callable[[], None] = lambda: None,
     task_status: trio.TaskStatus[Runtime] = trio.TASK_STATUS_IGNORED,
 ) -> End:
     """Make the machine, live with it to its end, and return how it ended: what is the same for any kind of machine.
 
     serve: the service that owns it, `serve_machine` or one like it: it reports `started((machine, link))`, a
     RunningMachine and the AgentLink to its agent, when programs can run. prepare: what is done to the machine before
-    anybody may use it. Else as `serve_sandbox`.
+    anybody may use it. on_ready: called when somebody may. Else as `serve_sandbox`.
     """
     async with service(runtime.relay.serve, name="relay"):
         try:
@@ -183,6 +198,7 @@ async def run_machine(
                     address = next(iter(runtime.addresses), "")
                     await runtime.record.ready(chain_id, address, runtime.image.labels)
                 runtime.mark("ready")
+                on_ready()
                 log.info("%s is ready: %s", runtime.name, runtime.stages)
                 with runtime.lifecycle.within(State.RUNNING):
                     task_status.started(runtime)
@@ -257,7 +273,8 @@ async def open_sandbox(
     cpus: virtual CPUs (1). memory: MiB (512). workdir, user: of programs (the image's, else "/" and root).
     shell: of `shell()` ("/bin/sh"). hostname (the name). env: for every program. pull_policy: when a
     registry is asked for an image ("if-missing"). registry_auth: a RegistryAuth for it (what the machine knows).
-    boot_timeout: seconds to the ready state (60). warm: clone a template where one is or can be made (True); clones of
+    boot_timeout: seconds to the ready state (60). admission_timeout: seconds to wait for room on the host before that,
+    0 not at all (60). warm: clone a template where one is or can be made (True); clones of
     one template share the layout of their kernels' address space, which False avoids at the price of a boot.
     listen: path of a Unix socket on which other processes of this user may connect. websocket: a WebSocketAddress on
     which clients that bring its token may. idle_timeout: seconds without open programs and file operations after which
@@ -272,10 +289,11 @@ async def open_sandbox(
     with each PullEvent, what happens to the image, before it is ready.
 
     Entering raises InvalidConfigError (all problems at once), UnsupportedError for a documented option that is not
-    built yet, SandboxAlreadyExistsError, HostNotReadyError, ImageError, StorageError, BootError or PatchFailedError;
-    nothing is left then. When the machine crashes, the block is cancelled and SandboxCrashedError leaves it. A lone
-    failure leaves bare; a failure of the block and one of the sandbox together leave as an ExceptionGroup. Leaving the
-    block, in whatever way, ends the machine before it returns; a cancellation from outside kills it, also with `keep`.
+    built yet, SandboxAlreadyExistsError, HostLimitError, HostNotReadyError, ImageError, StorageError, BootError or
+    PatchFailedError; nothing is left then. When the machine crashes, the block is cancelled and SandboxCrashedError
+    leaves it. A lone failure leaves bare; a failure of the block and one of the sandbox together leave as an
+    ExceptionGroup. Leaving the block, in whatever way, ends the machine before it returns; a cancellation from outside
+    kills it, also with `keep`.
     """
     config = SandboxConfig.from_options(name, options)
     has_lasting_disk = keep or config.has_disk_root

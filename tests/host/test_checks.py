@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from trio_sandbox.admission.admitted import admitted
 from trio_sandbox.home import Home
 from trio_sandbox.host.checks import Finding, examine, ready
 from trio_sandbox.host.kernel import Kernel
@@ -48,6 +49,7 @@ async def test_a_ready_machine(kernel: Kernel, home: Home, qemu: Path) -> None:
     assert found["QEMU"].detail == f"7.2.22 at {qemu}"
     assert found["acceleration"].detail.startswith("tcg: ")
     assert kernel.release in found["kernel"].detail
+    assert found["limits"].detail.startswith("memory 0 of ")
     assert found["networking"].status == "note"
 
 
@@ -116,3 +118,16 @@ async def test_a_data_folder_that_others_may_change(home: Home) -> None:
 async def test_a_full_disk(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trio_sandbox.host.checks.FREE_DISK_MIN", 1 << 60)
     assert by_component(await examine(home))["free disk"].status == "failed"
+
+
+@pytest.mark.usefixtures("base")
+async def test_limits_that_are_faulty_and_limits_that_are_in_use(kernel: Kernel, home: Home, qemu: Path) -> None:
+    path = home.root / "limits.toml"
+    path.write_text("boots = 0\n")
+    found = by_component(await examine(home))
+    assert found["limits"].status == "failed"
+    assert "boots" in found["limits"].detail
+    path.write_text("memory = 1000\nboots = 3\n")
+    async with admitted(home, 300, timeout=0):
+        found = by_component(await examine(home))
+    assert found["limits"].detail.startswith("memory 300 of 1000, boots 1 of 3, sandboxes 1 of 1000 (")

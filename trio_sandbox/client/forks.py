@@ -28,7 +28,7 @@ CHILDREN_LIMIT = 1024
 CHANGES = frozenset(
     {
         *("env", "workdir", "user", "shell", "entrypoint", "hostname", "labels", "ephemeral", "quiet_logs"),
-        *("log_level", "idle_timeout", "max_duration", "boot_timeout"),
+        *("log_level", "idle_timeout", "max_duration", "boot_timeout", "admission_timeout"),
     }
 )
 """Options that a child may have otherwise than its parent: those that do not shape the machine."""

@@ -11,7 +11,10 @@ from typing import Literal
 
 import attrs
 
-from trio_sandbox.errors import HostNotReadyError, SandboxError
+from trio_sandbox.admission.limits import LIMITS_FILE, RESOURCES, Limits
+from trio_sandbox.admission.queue import Stage, Usage
+from trio_sandbox.admission.register import Register
+from trio_sandbox.errors import HostNotReadyError, InvalidConfigError, SandboxError
 from trio_sandbox.home import Home
 from trio_sandbox.host.acceleration import Acceleration, probe_acceleration, remembered_acceleration
 from trio_sandbox.host.initramfs import initramfs_path
@@ -60,6 +63,7 @@ async def examine(home: Home, *, reprobe: bool = False) -> list[Finding]:
         _checked("base image", lambda: _base_image(home)),
         _checked("data folder", lambda: _data_folder(home)),
         _checked("free disk", lambda: _free_disk(home)),
+        _checked("limits", lambda: _limits(home)),
         Finding("networking", "note", "not built yet: sandboxes have no network interface"),
     ]
 
@@ -80,6 +84,8 @@ def _checked(component: str, check: Callable[[], Finding]) -> Finding:
 def _failure(component: str, error: Exception) -> Finding:
     if isinstance(error, HostNotReadyError):
         return Finding(component, "failed", error.problem, error.remedy)
+    if isinstance(error, InvalidConfigError):
+        return Finding(component, "failed", str(error), "mend the file")
     return Finding(component, "failed", str(error), RUN_SETUP)
 
 
@@ -166,3 +172,15 @@ def _free_disk(home: Home) -> Finding:
             f"make room: {FREE_DISK_MIN / 1e9:.0f} GB are needed, or set TRIO_SANDBOX_HOME",
         )
     return Finding("free disk", "ok", detail)
+
+
+def _limits(home: Home) -> Finding:
+    """What all sandboxes may use together, and what they do."""
+    limits = Limits.load(home)
+    with Register.opened(home) as register:
+        tickets = register.others()
+    used = Usage.of(tickets)
+    parts = [f"{name} {getattr(used, name)} of {getattr(limits, name)}" for name in RESOURCES]
+    waiting = sum(ticket.stage is Stage.WAITING for ticket in tickets)
+    detail = f"{', '.join(parts)} (memory in MiB; {LIMITS_FILE} sets them)" + (f"; {waiting} wait" if waiting else "")
+    return Finding("limits", "ok", detail)

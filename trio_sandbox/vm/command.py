@@ -21,6 +21,15 @@ SECCOMP = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=de
 
 TRANSLATION_CACHE_MIB = 64
 """TCG's cache of translated code. Without a bound it grows past 200 MB; 32 MB costs speed."""
+OVERHEAD_MIB = 32
+"""What QEMU itself and the process that runs the sandbox take, at most, of their own."""
+
+
+def memory_cost_mib(guest_mib: int, acceleration: str) -> int:
+    """MiB of the host's memory that a machine may come to take. Most take much less: what the guest never touches, and
+    what it has in common with its template, is not there twice.
+    """
+    return guest_mib + OVERHEAD_MIB + (0 if acceleration == "kvm" else TRANSLATION_CACHE_MIB)
 
 
 @attrs.frozen
