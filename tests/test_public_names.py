@@ -76,6 +76,7 @@ SANS_IO = [
     "errors.py",
     "client/options.py",
     "client/event_lines.py",
+    *(f"patterns/{name}.py" for name in ("failures", "listening", "restarts")),
 ]
 
 
@@ -88,7 +89,7 @@ def test_the_core_does_no_io(name: str) -> None:
 def test_the_client_half_is_anyio_only_and_the_runtime_half_trio_only() -> None:
     for path in ROOT.rglob("*.py"):
         modules = {module.split(".")[0] for module in imported_modules(path)}
-        if "client" in path.relative_to(ROOT).parts:
+        if {"client", "patterns"} & set(path.relative_to(ROOT).parts):
             assert "trio" not in modules, path
         else:
             assert "anyio" not in modules, path
@@ -106,7 +107,8 @@ CACHE_FOR_CLIENTS = {f"trio_sandbox.image.cache.{name}" for name in ("catalog", 
         ("logs", {"vm", "host", "image", "client", "sandbox", "cli"}),
         ("host", {"relay", "client", "sandbox", "cli"}),
         ("image", {"relay", "vm", "host", "client", "sandbox", "cli"}),
-        ("client", {"vm", "host", "image", "sandbox", "cli"}),
+        ("client", {"vm", "host", "image", "sandbox", "cli", "patterns"}),
+        ("patterns", {"vm", "host", "image", "sandbox", "cli", "process", "state"}),
     ],
 )
 def test_imports_point_one_way(layer: str, may_not_import: set[str]) -> None:

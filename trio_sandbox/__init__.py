@@ -17,6 +17,7 @@ The layers, each importing only those above it in this list:
     image                            OCI images to root file systems
     snapshot                         disks of sandboxes that do not run, kept: folders and archives
     client                           the handles, and what they do in the guest; anyio only
+    patterns                         what is built of handles: race, map, capture, supervisor, probes; anyio only
     machine                          machines that are ready: cloned from a warm template, or booted
     preparation                      patches and scripts, put into a machine that is ready
     life, metrics, runtime           a machine from ready to over; what it uses; what is asked of it
@@ -87,10 +88,12 @@ if TYPE_CHECKING:
     from trio_sandbox.errors import InvalidImageError as InvalidImageError
     from trio_sandbox.errors import LocalProtocolError as LocalProtocolError
     from trio_sandbox.errors import MissedLogsError as MissedLogsError
+    from trio_sandbox.errors import NotReadyError as NotReadyError
     from trio_sandbox.errors import PatchFailedError as PatchFailedError
     from trio_sandbox.errors import PathNotFoundError as PathNotFoundError
     from trio_sandbox.errors import ProtocolError as ProtocolError
     from trio_sandbox.errors import RemoteProtocolError as RemoteProtocolError
+    from trio_sandbox.errors import RestartLimitError as RestartLimitError
     from trio_sandbox.errors import SandboxAlreadyExistsError as SandboxAlreadyExistsError
     from trio_sandbox.errors import SandboxCrashedError as SandboxCrashedError
     from trio_sandbox.errors import SandboxDrainingError as SandboxDrainingError
@@ -104,6 +107,7 @@ if TYPE_CHECKING:
     from trio_sandbox.errors import SnapshotNotFoundError as SnapshotNotFoundError
     from trio_sandbox.errors import StorageError as StorageError
     from trio_sandbox.errors import TerminalError as TerminalError
+    from trio_sandbox.errors import UnsuccessfulError as UnsuccessfulError
     from trio_sandbox.errors import UnsupportedError as UnsupportedError
     from trio_sandbox.home import Home as Home
     from trio_sandbox.image_info import ImageDetail as ImageDetail
@@ -122,6 +126,22 @@ if TYPE_CHECKING:
     from trio_sandbox.patch import Patch as Patch
     from trio_sandbox.patch import PatchConfig as PatchConfig
     from trio_sandbox.patch import PatchKind as PatchKind
+    from trio_sandbox.patterns.capture import Captured as Captured
+    from trio_sandbox.patterns.capture import CapturedOutput as CapturedOutput
+    from trio_sandbox.patterns.capture import capture as capture
+    from trio_sandbox.patterns.mapping import map_sandboxes as map_sandboxes
+    from trio_sandbox.patterns.mapping import map_sandboxes_as_completed as map_sandboxes_as_completed
+    from trio_sandbox.patterns.race import race as race
+    from trio_sandbox.patterns.readiness import exec_probe as exec_probe
+    from trio_sandbox.patterns.readiness import file_probe as file_probe
+    from trio_sandbox.patterns.readiness import port_probe as port_probe
+    from trio_sandbox.patterns.readiness import unix_socket_probe as unix_socket_probe
+    from trio_sandbox.patterns.readiness import wait_until_ready as wait_until_ready
+    from trio_sandbox.patterns.restarts import Restart as Restart
+    from trio_sandbox.patterns.restarts import RestartPolicy as RestartPolicy
+    from trio_sandbox.patterns.supervise import Restarting as Restarting
+    from trio_sandbox.patterns.supervise import SupervisionEnd as SupervisionEnd
+    from trio_sandbox.patterns.supervise import supervise as supervise
     from trio_sandbox.pull_event import PullEvent as PullEvent
     from trio_sandbox.registry_auth import RegistryAuth as RegistryAuth
     from trio_sandbox.relay.client_messages import SessionInfo as SessionInfo
@@ -166,10 +186,12 @@ _HOMES = {
         "InvalidImageError",
         "LocalProtocolError",
         "MissedLogsError",
+        "NotReadyError",
         "PatchFailedError",
         "PathNotFoundError",
         "ProtocolError",
         "RemoteProtocolError",
+        "RestartLimitError",
         "SandboxAlreadyExistsError",
         "SandboxCrashedError",
         "SandboxDrainingError",
@@ -183,6 +205,7 @@ _HOMES = {
         "SnapshotNotFoundError",
         "StorageError",
         "TerminalError",
+        "UnsuccessfulError",
         "UnsupportedError",
     ),
     "trio_sandbox.home": ("Home",),
@@ -198,6 +221,32 @@ _HOMES = {
     "trio_sandbox.lifecycle": ("EndReason", "State"),
     "trio_sandbox.logs.entry": ("LogEntry", "LogSource"),
     "trio_sandbox.patch": ("Patch", "PatchConfig", "PatchKind"),
+    "trio_sandbox.patterns.capture": (
+        "Captured",
+        "CapturedOutput",
+        "capture",
+    ),
+    "trio_sandbox.patterns.mapping": (
+        "map_sandboxes",
+        "map_sandboxes_as_completed",
+    ),
+    "trio_sandbox.patterns.race": ("race",),
+    "trio_sandbox.patterns.readiness": (
+        "exec_probe",
+        "file_probe",
+        "port_probe",
+        "unix_socket_probe",
+        "wait_until_ready",
+    ),
+    "trio_sandbox.patterns.restarts": (
+        "Restart",
+        "RestartPolicy",
+    ),
+    "trio_sandbox.patterns.supervise": (
+        "Restarting",
+        "SupervisionEnd",
+        "supervise",
+    ),
     "trio_sandbox.pull_event": ("PullEvent",),
     "trio_sandbox.registry_auth": ("RegistryAuth",),
     "trio_sandbox.relay.client_messages": ("SessionInfo",),

@@ -47,7 +47,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing(detached: bool) -> None:
         scope.cancel()
         await Sandbox(ScriptedControl(session)).exec_stream("x", detached=detached)
     assert scope.cancelled_caught
-    assert session.calls == ["abandon"]
+    assert session.calls == ["kill", "abandon"]
 
 
 async def test_a_cancelled_exec_is_killed_and_its_end_is_awaited() -> None:

@@ -158,11 +158,11 @@ class ExecHandle:
         return sink
 
     async def send_request(self) -> None:
-        """See the request to start it on its way. Cancellation: it is killed, and nobody waits for the guest's word."""
+        """See the request to start it on its way. Cancellation: it is killed, as `aclose` kills it."""
         try:
             await self._session.flush()
         except BaseException:
-            self._session.abandon()
+            await end_session(self._session, self._last)  # noqa: ASYNC102, ASYNC120 - shielded and timed within
             raise
 
     # -- what it says
