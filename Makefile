@@ -15,12 +15,13 @@ ifdef PYTHON
 export PYTHON
 endif
 
-.PHONY: help setup venv run test check format bench soak fuzz guest clean
+.PHONY: help setup venv run test check docs format bench soak fuzz guest clean
 
 help:
 	@echo 'make run      set up what is missing, boot a sandbox and run a small program in it'
 	@echo 'make test     set up what is missing and run the tests, real virtual machines included'
 	@echo 'make check    linters, type checker, formatting'
+	@echo 'make docs     build the documentation as a site, into build/site; a warning is an error'
 	@echo 'make setup    only set up'
 	@echo 'make bench    measure, side by side with bare QEMU'
 	@echo 'make soak     hundreds of boots, looking for hangs and leaks; takes a while'
@@ -56,6 +57,11 @@ format: venv
 	$(BIN)/ruff format
 	$(BIN)/clang-format --style=file:guest/.clang-format -i benchmarks/*.c
 	@$(MAKE) --no-print-directory -C guest format CLANG_FORMAT='$(CURDIR)/$(BIN)/clang-format'
+
+# The variable silences an advertisement of the theme.
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo 'open build/site/index.html'
 
 bench: setup
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "bootstrap.json"
-EXTRAS = "test,check"
+EXTRAS = "test,check,docs"
 
 
 class Failed(Exception):
