@@ -34,7 +34,7 @@ _CHANGED = bytes(bool(top & 0xC0) and not top & 0x20 for top in range(256))
 """Of the top byte of a pagemap's entry: present or swapped out, and not a page of a file."""
 _RUN = re.compile(rb"\x01+")
 _PIECE = struct.Struct("<QQ")
-_HEX = re.compile(r"0x[0-9a-fA-F]+$")
+_TOLD = re.compile(r" is (0x[0-9a-fA-F]+)$")
 
 Extent = tuple[int, int]
 """Where in the memory, and how many bytes."""
@@ -43,10 +43,10 @@ Extent = tuple[int, int]
 async def guest_address(monitor: Monitor) -> int:
     """Where the guest's memory begins in the VMM's own. Raises QmpError, QmpClosed, RemoteProtocolError."""
     answer = str(await monitor.execute("human-monitor-command", **{"command-line": "gpa2hva 0"})).strip()
-    found = _HEX.search(answer)
+    found = _TOLD.search(answer)
     if found is None:
         raise RemoteProtocolError(f"the VMM does not tell where its guest's memory is: {answer!r}")
-    return int(found[0], 16)
+    return int(found[1], 16)
 
 
 def changed(pid: int, address: int, size: int) -> list[Extent]:
@@ -97,8 +97,10 @@ class Pages:
     def extents(self) -> list[Extent]:
         """Where the pieces belong. Raises RemoteProtocolError for what `read_from` cannot have written."""
         index = os.pread(self.descriptor, self.count * _PIECE.size, self.size)
-        found: list[Extent] = [(start, length) for start, length in _PIECE.iter_unpack(index)]
-        if len(found) != self.count or sum(length for _, length in found) != self.size:
+        found: list[Extent] = []
+        if len(index) == self.count * _PIECE.size:
+            found = [(start, length) for start, length in _PIECE.iter_unpack(index)]
+        if sum(length for _, length in found) != self.size:
             raise RemoteProtocolError("the pages of a machine are not whole")
         return found
 
