@@ -156,6 +156,18 @@ def anonymous_copy(source: int, folder: Path, proceed: Callable[[], object] = la
     return target
 
 
+def copy_part(source: int, target: int, length: int, source_offset: int, target_offset: int) -> None:
+    """Copy bytes from one place in a file to another in another, which may be of different file systems. Raises
+    OSError.
+    """
+    while length:
+        os.lseek(target, target_offset, os.SEEK_SET)
+        done = os.sendfile(target, source, source_offset, min(length, 1 << 20))
+        if done == 0:
+            raise OSError(errno.EIO, "the source was cut while it was copied")
+        length, source_offset, target_offset = length - done, source_offset + done, target_offset + done
+
+
 def _copy_range(source: int, target: int, start: int, end: int, proceed: Callable[[], object]) -> None:
     while start < end:
         proceed()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from trio_sandbox.checkpoint import take_checkpoint
 from trio_sandbox.errors import SandboxError, UnsupportedError
 from trio_sandbox.files import write_all
+from trio_sandbox.host.ready import host_assets
 from trio_sandbox.image.pinned import note_of
 from trio_sandbox.process.plain_errors import to_plain
 from trio_sandbox.relay.link import LinkLost
@@ -57,6 +58,7 @@ async def forkable(runtime: Runtime) -> AsyncIterator[dict[str, Any]]:
             "home": str(record.home.root.absolute()),
             "ephemeral": record.tenure is Tenure.EPHEMERAL,
             "parent": runtime.name,
+            "qemu_version": (await host_assets(record.home)).qemu_version,
             "first_session": runtime.link.next_session,
             "stood_still": checkpoint.stood_still,
         }

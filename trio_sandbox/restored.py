@@ -6,6 +6,7 @@ by booting.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,12 +19,17 @@ from trio_sandbox.config import SandboxConfig
 from trio_sandbox.errors import BootError
 from trio_sandbox.files import anonymous_copy, publish
 from trio_sandbox.home import Home
+from trio_sandbox.host.ready import host_assets
 from trio_sandbox.image.cache.leases import leased
 from trio_sandbox.image.pinned import noted, pin
 from trio_sandbox.machine import CLONE_TIMEOUT, closing_descriptor, identification, introduce
+from trio_sandbox.pull_event import OnPull
 from trio_sandbox.relay.link import AgentLink, LinkLost
 from trio_sandbox.runtime import Runtime
 from trio_sandbox.service import service
+from trio_sandbox.snapshot.memory import opened_checkpoint
+from trio_sandbox.snapshot.root import root_of
+from trio_sandbox.snapshot.store import Artifact
 from trio_sandbox.state.places import disk_of
 from trio_sandbox.state.rows import Tenure
 from trio_sandbox.vm.checkpoint import Checkpoint
@@ -78,33 +84,62 @@ async def serve_restored(
 
 
 @asynccontextmanager
-async def restore_planned(
+async def fork_planned(
     runtime: Runtime, home: Home, tenure: Tenure, source: Mapping[str, Any]
 ) -> AsyncIterator[RestorePlan]:
-    """What the machine of `runtime` goes on from: `source` is what `ForkSource.to_plain` made. Raises CheckpointError,
-    ImageNotFoundError, StorageError.
-    """
-    record, logs = runtime.record, runtime.logs
-    assert record is not None and logs is not None
+    """A fork: `source` is what `forking.forkable` tells. Raises CheckpointError, ImageNotFoundError, StorageError."""
+    assert runtime.record is not None and runtime.logs is not None
+    parent, first = source["parent"], int(source["first_session"])
     with Checkpoint.opened(source["checkpoint"]) as checkpoint, leased(home) as lease:
-        rootfs = await noted(source["image"], record.folder, home, lease)
-        runtime.image, runtime.rootfs = rootfs.config, rootfs
-        logs.mark(f"forked from {source['parent']!r}; sessions below {source['first_session']} stayed there")
-        runtime.mark("image")
-        upper = await trio.to_thread.run_sync(anonymous_copy, checkpoint.upper, home.scratch)
-        with closing_descriptor(upper):
-            if tenure is Tenure.NEW:
-                pin(record.folder, rootfs)
-                publish(upper, disk_of(home, record.name), durable=False)
-            runtime.mark("disks")
-            durable = tenure is Tenure.NEW
-            yield RestorePlan(
-                config=runtime.config,
-                checkpoint=checkpoint,
-                upper=upper,
-                durable=durable,
-                chain_id=rootfs.chain_id,
-                first_session=source["first_session"],
-                mark=runtime.mark,
-                record=logs.console,
-            )
+        runtime.rootfs = await noted(source["image"], runtime.record.folder, home, lease)
+        runtime.logs.mark(f"forked from {parent!r}; sessions below {first} stayed there")
+        async with _planned(runtime, home, tenure, checkpoint, first) as plan:
+            yield plan
+
+
+@asynccontextmanager
+async def snapshot_planned(
+    runtime: Runtime, home: Home, tenure: Tenure, artifact: Artifact, on_pull: OnPull
+) -> AsyncIterator[RestorePlan]:
+    """A snapshot with memory. Raises SnapshotError, and what `snapshot.root.root_of` raises."""
+    assert runtime.logs is not None
+    described = artifact.description
+    assert described.machine is not None
+    first = described.machine.first_session
+    assets = await host_assets(home)
+    runtime.mark("assets")
+    with leased(home) as lease:
+        runtime.rootfs = rootfs = await root_of(described.image, runtime.config, home, lease, on_pull)
+        runtime.logs.mark(f"goes on from snapshot {artifact.name!r}; sessions below {first} stayed there")
+        with closing_descriptor(os.open(rootfs.path, os.O_RDONLY | os.O_CLOEXEC)) as base:
+            async with (
+                opened_checkpoint(artifact, base, assets) as checkpoint,
+                _planned(runtime, home, tenure, checkpoint, first) as plan,
+            ):
+                yield plan
+
+
+@asynccontextmanager
+async def _planned(
+    runtime: Runtime, home: Home, tenure: Tenure, checkpoint: Checkpoint, first_session: int
+) -> AsyncIterator[RestorePlan]:
+    record, logs, rootfs = runtime.record, runtime.logs, runtime.rootfs
+    assert record is not None and logs is not None and rootfs is not None
+    runtime.image = rootfs.config
+    runtime.mark("image")
+    upper = await trio.to_thread.run_sync(anonymous_copy, checkpoint.upper, home.scratch)
+    with closing_descriptor(upper):
+        if tenure is Tenure.NEW:
+            pin(record.folder, rootfs)
+            publish(upper, disk_of(home, record.name), durable=False)
+        runtime.mark("disks")
+        yield RestorePlan(
+            config=runtime.config,
+            checkpoint=checkpoint,
+            upper=upper,
+            durable=tenure is Tenure.NEW,
+            chain_id=rootfs.chain_id,
+            first_session=first_session,
+            mark=runtime.mark,
+            record=logs.console,
+        )

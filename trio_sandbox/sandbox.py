@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,10 @@ from trio_sandbox.patch_sources import require_sources
 from trio_sandbox.preparation import prepare_guest
 from trio_sandbox.pull_event import OnPull, ignore
 from trio_sandbox.relay.link import AgentLink
-from trio_sandbox.restored import RestorePlan, restore_planned, serve_restored
+from trio_sandbox.restored import RestorePlan, fork_planned, serve_restored, snapshot_planned
 from trio_sandbox.runtime import Runtime
 from trio_sandbox.service import service
+from trio_sandbox.snapshot.memory import memory_snapshot
 from trio_sandbox.snapshot.root import prepare_snapshot
 from trio_sandbox.state.places import disk_of, is_live
 from trio_sandbox.state.record import Record, recorded
@@ -81,16 +82,22 @@ async def serve_sandbox(
     RemoteProtocolError.
     Cancellation: the machine is killed; of an ephemeral sandbox nothing is left when the cancellation goes on.
     """
+    artifact = None
     if tenure is not Tenure.KNOWN:
         await trio.to_thread.run_sync(require_sources, config.patches)
+        if source is None:
+            artifact, config = await memory_snapshot(config, home)
     runtime = Runtime(config, socket)
+    planned: AbstractAsyncContextManager[MachinePlan | RestorePlan]
+    if source is not None:
+        planned = fork_planned(runtime, home, tenure, source)
+    elif artifact is not None:
+        planned = snapshot_planned(runtime, home, tenure, artifact, on_pull)
+    else:
+        planned = _planned(runtime, home, tenure, ports, on_pull)
     async with (
         claimed(runtime, home, tenure, detached=detached, is_kept=is_kept),
-        (
-            _planned(runtime, home, tenure, ports, on_pull)
-            if source is None
-            else restore_planned(runtime, home, tenure, source)
-        ) as plan,
+        planned as plan,
         admitted(home, _memory_of(plan), timeout=config.admission_timeout, urgency=urgency) as share,
     ):
         runtime.mark("admitted")

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import builtins
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -18,8 +20,12 @@ from trio_sandbox.client.creation import in_thread
 from trio_sandbox.home import Home
 from trio_sandbox.image_source import path_text
 from trio_sandbox.snapshot import store
-from trio_sandbox.snapshot.create import check_request, create
+from trio_sandbox.snapshot.create import check_request, create, place_of
+from trio_sandbox.snapshot.memory import write_snapshot
 from trio_sandbox.snapshot.store import Artifact
+
+if TYPE_CHECKING:
+    from trio_sandbox.client.sandbox import Sandbox
 
 NS_PER_MS = 1e6
 
@@ -53,7 +59,7 @@ class Snapshot:
 
     @property
     def kind(self) -> str:
-        """What it is of: "disk"."""
+        """What it is of: "disk", or "memory" for all of a sandbox that ran."""
         return self._artifact.description.kind
 
     @property
@@ -111,15 +117,18 @@ class Snapshot:
     @staticmethod
     async def create(
         name: str,
-        from_sandbox: str,
+        from_sandbox: str | Sandbox,
         *,
+        memory: bool = False,
         dest_dir: str | os.PathLike[str] | None = None,
         labels: Mapping[str, str] | None = None,
         force: bool = False,
         home: Home | None = None,
     ) -> Snapshot:
-        """Keep the disk of a sandbox that does not run.
+        """Keep the disk of a sandbox that does not run; or with `memory` all of one that runs, and goes on.
 
+        from_sandbox: its name, or itself. memory: the programs in it too, which go on where they were in a sandbox that
+        is made of the snapshot, on a host with the same QEMU: see docs/snapshots.md.
         name: 1 to 128 letters, digits, '.', '_' and '-'. dest_dir: a folder, in which that of the snapshot is made, in
         the place of the data folder; then the snapshot is found by its path alone. labels: for `list`. force: in the
         place of a snapshot that has the name.
@@ -130,15 +139,14 @@ class Snapshot:
         Cancellation leaves nothing, or all of it when it came too late.
         """
         check_request(name, labels)
-        work = partial(
-            create,
-            name,
-            from_sandbox,
-            home or Home.default(),
-            folder=None if dest_dir is None else Path(dest_dir),
-            labels=labels,
-            force=force,
-        )
+        home, folder = home or Home.default(), None if dest_dir is None else Path(dest_dir)
+        if memory:
+            place = await in_thread(place_of, name, home, folder, force=force)
+            async with _held(from_sandbox, home) as source:
+                write = partial(write_snapshot, home, place, source, labels=labels or {}, force=force)
+                return Snapshot(await in_stoppable_thread(lambda proceed: write(proceed=proceed)))
+        source_name = from_sandbox if isinstance(from_sandbox, str) else await from_sandbox.name
+        work = partial(create, name, source_name, home, folder=folder, labels=labels, force=force)
         return Snapshot(await in_stoppable_thread(lambda proceed: work(proceed=proceed)))
 
     @staticmethod
@@ -178,3 +186,17 @@ class Snapshot:
     async def verify(self) -> None:
         """Read all of it. Raises SnapshotError when a file is not what it was. Cancellation: no effect."""
         await in_stoppable_thread(self._artifact.verify)
+
+
+@asynccontextmanager
+async def _held(sandbox: str | Sandbox, home: Home) -> AsyncIterator[dict[str, Any]]:
+    """A checkpoint of a sandbox that runs, for the length of the block."""
+    if not isinstance(sandbox, str):
+        async with sandbox._control.fork_source() as source:
+            yield source
+        return
+    from trio_sandbox.client.sandbox import Sandbox
+
+    handle = await Sandbox.get(sandbox, home=home)
+    async with await handle.connect() as connected, connected._control.fork_source() as source:
+        yield source

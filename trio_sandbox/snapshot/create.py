@@ -45,16 +45,13 @@ def create(
     its image is damaged, StorageError.
     """
     check_request(name, labels)
-    place = absolute(folder or folder_of(home)) / name
-    if not place.parent.is_dir():
-        raise InvalidConfigError([f"dest_dir: {str(place.parent)!r} is no folder"])
-    require_room(home, place, force=force)
+    place = place_of(name, home, folder, force=force)
     _require_stopped(home, source)
     with ExitStack() as stack:
         with waited_name(home, source, END_TIMEOUT):
             _require_stopped(home, source)  # still: nobody can start it while we have its name
             image = read_pin(sandbox_folder(home, source))
-            stack.enter_context(_relied_on(home, image.chain_id))
+            stack.enter_context(relied_on(home, image.chain_id))
             disk = _copied(disk_of(home, source), place.parent, proceed)
             stack.callback(os.close, disk)
         with storage_errors(place.parent):
@@ -69,6 +66,15 @@ def create(
         )
         proceed()
         return publish(home, place, description, {DISK_FILE: disk}, force=force)
+
+
+def place_of(name: str, home: Home, folder: Path | None, *, force: bool) -> Path:
+    """Where a snapshot is to be. Raises InvalidConfigError, SnapshotAlreadyExistsError."""
+    place = absolute(folder or folder_of(home)) / name
+    if not place.parent.is_dir():
+        raise InvalidConfigError([f"dest_dir: {str(place.parent)!r} is no folder"])
+    require_room(home, place, force=force)
+    return place
 
 
 def check_request(name: object, labels: object) -> None:
@@ -103,7 +109,7 @@ def _copied(path: Path, folder: Path, proceed: Proceed) -> int:
 
 
 @contextmanager
-def _relied_on(home: Home, chain_id: str) -> Iterator[None]:
+def relied_on(home: Home, chain_id: str) -> Iterator[None]:
     """Keep the layers from being removed: the sandbox that keeps them may go before there is a snapshot that does."""
     with lock_file(home) as descriptor:
         while not try_lock(descriptor, rootfs_key(chain_id), shared=True):

@@ -19,11 +19,13 @@ from trio_sandbox.labels import labels_problem
 
 VERSION = 1
 """Of the description. A reader refuses what it does not know."""
-DISK = "disk"
-KINDS = (DISK,)
+DISK, MEMORY = "disk", "memory"
+KINDS = (DISK, MEMORY)
 """What a snapshot may be of."""
 DISK_FILE = "upper.ext4"
 """The writable disk of the sandbox."""
+MEMORY_FILE, STATE_FILE, KERNEL_FILE = "memory.ram", "devices.state", "kernel.stub"
+"""Of a running machine: its memory, the state of its devices, and the stub of a kernel that it was given, if it was."""
 FORMAT = "raw"
 """How the disk is stored: as its bytes, sparse."""
 DESCRIPTION_FILE = "snapshot.json"
@@ -35,8 +37,22 @@ MAX_FILE_BYTES = 1 << 40
 MAX_LABELS = 256
 NAME_LIMIT = 128
 
+_TEXTS = frozenset({"acceleration", "arch", "qemu_version"})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _FILE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+@attrs.frozen(kw_only=True)
+class MachineFacts:
+    """What a VMM must be to go on from a machine's memory. first_session: the lowest number of a session to come."""
+
+    acceleration: str
+    arch: str
+    qemu_version: str
+    cpus: int
+    memory_mib: int
+    tsc_khz: int
+    first_session: int
 
 
 class SnapshotFault(Exception):
@@ -69,6 +85,8 @@ class Description:
     source: str
     image: Pin
     files: Mapping[str, FileFacts]
+    machine: MachineFacts | None = None
+    """Of one with memory."""
     labels: Mapping[str, str] = attrs.field(factory=dict)
     format: str = FORMAT
     version: int = VERSION
@@ -116,7 +134,8 @@ class Description:
             raise SnapshotFault("created_ns is not a time in nanoseconds")
         if (problem := name_problem(plain["source"])) is not None:
             raise SnapshotFault(f"source: {problem}"[:300])
-        return cls(**{**plain, "image": _image(plain["image"]), "files": _files(plain), "labels": _labels(plain)})
+        checked = {"image": _image(plain["image"]), "files": _files(plain), "labels": _labels(plain)}
+        return cls(**{**plain, **checked, "machine": _machine(plain)})
 
 
 def _is_count(value: object, end: int) -> bool:
@@ -128,6 +147,22 @@ def _image(plain: Any) -> Pin:
         return Pin.from_plain(plain)
     except ValueError as error:
         raise SnapshotFault(str(error)) from error
+
+
+def _machine(plain: dict[str, Any]) -> MachineFacts | None:
+    machine = plain["machine"]
+    if (plain["kind"] == MEMORY) != (machine is not None):
+        raise SnapshotFault("machine: one with memory has it, and no other")
+    if machine is None:
+        return None
+    fields = attrs.fields_dict(MachineFacts)
+    if not isinstance(machine, dict) or machine.keys() != fields.keys():
+        raise SnapshotFault(f"machine: must have {', '.join(sorted(fields))}, and nothing else")
+    for name, value in machine.items():
+        is_text = isinstance(value, str) and len(value) < 100
+        if not (is_text if name in _TEXTS else _is_count(value, 1 << 32)):
+            raise SnapshotFault(f"machine: {name} is {value!r}"[:300])
+    return MachineFacts(**machine)
 
 
 def _labels(plain: dict[str, Any]) -> Mapping[str, str]:
@@ -144,8 +179,10 @@ def _files(plain: dict[str, Any]) -> Mapping[str, FileFacts]:
     files = plain["files"]
     if not isinstance(files, dict) or not 1 <= len(files) <= MAX_FILES:
         raise SnapshotFault(f"files must be an object of 1 to {MAX_FILES} files")
-    if DISK_FILE not in files:
-        raise SnapshotFault(f"files: {DISK_FILE} is missing")
+    needed = (DISK_FILE,) if plain["kind"] == DISK else (DISK_FILE, MEMORY_FILE, STATE_FILE)
+    for name in needed:
+        if name not in files:
+            raise SnapshotFault(f"files: {name} is missing")
     return {name: _facts(name, facts) for name, facts in files.items()}
 
 

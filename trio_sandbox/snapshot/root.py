@@ -36,13 +36,13 @@ async def prepare_snapshot(
     """
     assert config.snapshot is not None
     artifact = await trio.to_thread.run_sync(find, home, os.fspath(config.snapshot))
-    rootfs = await _root_of(artifact.description.image, config, home, lease, on_pull)
+    rootfs = await root_of(artifact.description.image, config, home, lease, on_pull)
     with artifact.opened() as files:
         copy = partial(anonymous_copy, files[DISK_FILE], home.scratch, trio.from_thread.check_cancelled)
         return rootfs, await trio.to_thread.run_sync(copy)
 
 
-async def _root_of(image: Pin, config: SandboxConfig, home: Home, lease: Lease, on_pull: OnPull) -> RootFilesystem:
+async def root_of(image: Pin, config: SandboxConfig, home: Home, lease: Lease, on_pull: OnPull) -> RootFilesystem:
     """By the layers, which are what the disk was written on; by the digest from a registry where they are missing."""
     found = await find_pinned(image, home, lease)
     if found is not None:
