@@ -88,12 +88,10 @@ if TYPE_CHECKING:
     from trio_sandbox.errors import InvalidImageError as InvalidImageError
     from trio_sandbox.errors import LocalProtocolError as LocalProtocolError
     from trio_sandbox.errors import MissedLogsError as MissedLogsError
-    from trio_sandbox.errors import NotReadyError as NotReadyError
     from trio_sandbox.errors import PatchFailedError as PatchFailedError
     from trio_sandbox.errors import PathNotFoundError as PathNotFoundError
     from trio_sandbox.errors import ProtocolError as ProtocolError
     from trio_sandbox.errors import RemoteProtocolError as RemoteProtocolError
-    from trio_sandbox.errors import RestartLimitError as RestartLimitError
     from trio_sandbox.errors import SandboxAlreadyExistsError as SandboxAlreadyExistsError
     from trio_sandbox.errors import SandboxCrashedError as SandboxCrashedError
     from trio_sandbox.errors import SandboxDrainingError as SandboxDrainingError
@@ -107,7 +105,6 @@ if TYPE_CHECKING:
     from trio_sandbox.errors import SnapshotNotFoundError as SnapshotNotFoundError
     from trio_sandbox.errors import StorageError as StorageError
     from trio_sandbox.errors import TerminalError as TerminalError
-    from trio_sandbox.errors import UnsuccessfulError as UnsuccessfulError
     from trio_sandbox.errors import UnsupportedError as UnsupportedError
     from trio_sandbox.home import Home as Home
     from trio_sandbox.image_info import ImageDetail as ImageDetail
@@ -129,6 +126,9 @@ if TYPE_CHECKING:
     from trio_sandbox.patterns.capture import Captured as Captured
     from trio_sandbox.patterns.capture import CapturedOutput as CapturedOutput
     from trio_sandbox.patterns.capture import capture as capture
+    from trio_sandbox.patterns.errors import NotReadyError as NotReadyError
+    from trio_sandbox.patterns.errors import RestartLimitError as RestartLimitError
+    from trio_sandbox.patterns.errors import UnsuccessfulError as UnsuccessfulError
     from trio_sandbox.patterns.mapping import map_sandboxes as map_sandboxes
     from trio_sandbox.patterns.mapping import map_sandboxes_as_completed as map_sandboxes_as_completed
     from trio_sandbox.patterns.race import race as race
@@ -186,12 +186,10 @@ _HOMES = {
         "InvalidImageError",
         "LocalProtocolError",
         "MissedLogsError",
-        "NotReadyError",
         "PatchFailedError",
         "PathNotFoundError",
         "ProtocolError",
         "RemoteProtocolError",
-        "RestartLimitError",
         "SandboxAlreadyExistsError",
         "SandboxCrashedError",
         "SandboxDrainingError",
@@ -205,7 +203,6 @@ _HOMES = {
         "SnapshotNotFoundError",
         "StorageError",
         "TerminalError",
-        "UnsuccessfulError",
         "UnsupportedError",
     ),
     "trio_sandbox.home": ("Home",),
@@ -226,6 +223,7 @@ _HOMES = {
         "CapturedOutput",
         "capture",
     ),
+    "trio_sandbox.patterns.errors": ("NotReadyError", "RestartLimitError", "UnsuccessfulError"),
     "trio_sandbox.patterns.mapping": (
         "map_sandboxes",
         "map_sandboxes_as_completed",

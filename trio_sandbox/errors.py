@@ -17,9 +17,7 @@
     ├── SandboxCrashedError           the machine went away without being asked to
     ├── ExecFailedError               the command never started
     ├── ExecTimeoutError              the command was killed at its `timeout=`
-    ├── UnsuccessfulError             a run of a race ended with an exit code that is not 0
-    ├── NotReadyError                 something in the guest was not ready in time
-    ├── RestartLimitError             a supervised sandbox had to be made again too often
+    ├── UnsuccessfulError, NotReadyError, RestartLimitError   of the helpers: patterns/errors.py
     ├── TerminalError                 attaching needs a terminal, and there is none
     ├── MissedLogsError               log entries were removed before they were read
     ├── FilesystemError               the guest refused an operation on a file
@@ -46,10 +44,6 @@ An `ExceptionGroup` leaves `open_sandbox` only when a background failure joined 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from trio_sandbox.client.outcome import ExecOutput
 
 
 class SandboxError(Exception):
@@ -258,34 +252,6 @@ class ExecTimeoutError(SandboxError, TimeoutError):
         self.stderr = stderr
         duration = "" if timeout is None else f" of {timeout:g} s"
         super().__init__(f"the command was killed at its timeout{duration}")
-
-
-class UnsuccessfulError(SandboxError):
-    """A run of `race` returned the ExecOutput of a program whose exit code is not 0: `output`."""
-
-    def __init__(self, output: ExecOutput) -> None:
-        self.output = output
-        super().__init__(f"the program ended with exit code {output.exit_code}")
-
-
-class NotReadyError(NamedSandboxError, TimeoutError):
-    """`wait_until_ready` has waited `timeout` seconds. problem: what the last probe said."""
-
-    def __init__(self, name: str, timeout: float, problem: str) -> None:
-        super().__init__(name)
-        self.timeout = timeout
-        self.problem = problem
-        self.args = (f"not ready within {timeout:g} s in sandbox {name!r}: {problem}",)
-
-
-class RestartLimitError(NamedSandboxError):
-    """A supervised sandbox was made again `restarts` times within `window` seconds, and ended once more: its cause."""
-
-    def __init__(self, name: str, restarts: int, window: float) -> None:
-        super().__init__(name)
-        self.restarts = restarts
-        self.window = window
-        self.args = (f"gave up sandbox {name!r}, after {restarts} restarts within {window:g} s",)
 
 
 class TerminalError(SandboxError):

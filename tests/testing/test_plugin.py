@@ -226,6 +226,24 @@ def test_the_image_and_the_data_folder_can_be_chosen(tmp_path: Path) -> None:
     assert (done.errors, "HostNotReadyError" in done.text) == (1, True), done.text
 
 
+OWN = """
+    import pytest
+
+    @pytest.fixture
+    def sandbox():
+        return "of sand"
+
+    @pytest.mark.sandbox("anything")
+    def test_own(sandbox, pytestconfig):
+        assert sandbox == "of sand"
+"""
+
+
+def test_a_projects_own_fixture_of_that_name_is_its_own(tmp_path: Path) -> None:
+    done = run(tmp_path, test_own=OWN)
+    assert (done.status, done.passed) == (0, 1), done.text
+
+
 def test_pytest_starts_without_the_runtime() -> None:
     code = (
         "import sys, trio_sandbox.testing.plugin\n"

@@ -8,7 +8,7 @@ from typing import TypeVar
 import anyio
 
 from trio_sandbox.client.outcome import ExecOutput
-from trio_sandbox.errors import UnsuccessfulError
+from trio_sandbox.patterns.errors import UnsuccessfulError
 
 T = TypeVar("T")
 

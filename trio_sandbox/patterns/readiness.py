@@ -11,7 +11,8 @@ import anyio
 
 from trio_sandbox.client.fs_types import GuestPath
 from trio_sandbox.client.sandbox import Sandbox
-from trio_sandbox.errors import ExecFailedError, ExecTimeoutError, FilesystemError, NotReadyError
+from trio_sandbox.errors import ExecFailedError, ExecTimeoutError, FilesystemError
+from trio_sandbox.patterns.errors import NotReadyError
 from trio_sandbox.patterns.listening import has_path_untrusted, has_port_untrusted
 
 Probe = Callable[[Sandbox], Awaitable[bool]]

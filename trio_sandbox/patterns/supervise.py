@@ -12,11 +12,11 @@ import attrs
 from trio_sandbox.errors import (
     HostNotReadyError,
     InvalidConfigError,
-    RestartLimitError,
     SandboxAlreadyExistsError,
     UnsupportedError,
 )
 from trio_sandbox.home import Home
+from trio_sandbox.patterns.errors import RestartLimitError
 from trio_sandbox.patterns.fresh import Make, maker
 from trio_sandbox.patterns.lives import Life, Work
 from trio_sandbox.patterns.restarts import Restart, RestartPolicy, Restarts

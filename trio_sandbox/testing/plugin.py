@@ -12,7 +12,7 @@ and for a report that comes earlier they are read once more.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Note which kinds of sandboxes the chosen tests will ask for."""
     kinds: list[dict[str, Any]] = []
     for item in session.items:
-        if not set(FIXTURES) & set(getattr(item, "fixturenames", ())):
+        if not any(_is_ours(item, name) for name in FIXTURES):
             continue
         options = _options_of(item)
         kind = {key: options[key] for key in TEMPLATE_OPTIONS if key in options}
@@ -66,20 +66,26 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Refuse what cannot work in a sentence that says what to do."""
-    wanted = [name for name in FIXTURES if name in getattr(item, "fixturenames", ())]
-    if not wanted:
+    wanted = [name for name in FIXTURES if _is_ours(item, name)]
+    if not wanted or not isinstance(item, pytest.Function):
         return
     for mark in item.iter_markers("sandbox"):
         if mark.args:
             pytest.fail(f"@pytest.mark.sandbox takes options by name, not {mark.args[0]!r}", pytrace=False)
-    if isinstance(item, pytest.Function):
-        function = getattr(getattr(item.obj, "hypothesis", None), "inner_test", item.function)
-        if not iscoroutinefunction(function):
-            pytest.fail(
-                f"{item.name} asks for the fixture {wanted[0]!r} and is not async: make it `async def` and mark it "
-                "`anyio` (or `trio`, with pytest-trio)",
-                pytrace=False,
-            )
+    function = getattr(getattr(item.obj, "hypothesis", None), "inner_test", item.function)
+    if not iscoroutinefunction(function):
+        pytest.fail(
+            f"{item.name} asks for the fixture {wanted[0]!r} and is not async: make it `async def` and mark it "
+            "`anyio` (or `trio`, with pytest-trio)",
+            pytrace=False,
+        )
+
+
+def _is_ours(item: pytest.Item, name: str) -> bool:
+    """Whether a test asks for our fixture of this name, and not for one that its project has under the same name."""
+    info = getattr(item, "_fixtureinfo", None)
+    definitions: Sequence[Any] = info.name2fixturedefs.get(name, ()) if info is not None else ()
+    return bool(definitions) and definitions[-1].func.__module__ == __name__
 
 
 @pytest.hookimpl(wrapper=True)
