@@ -23,6 +23,11 @@ COUNTING = "n=0; while :; do n=$((n+1)); echo $n > /run/count; sleep 0.02; done"
 """A program in the middle of something."""
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    return "trio"
+
+
 async def parent(**options: Any) -> Sandbox:
     return await Sandbox.create("parent", image="local/base", **options)
 
@@ -35,6 +40,7 @@ async def count(sandbox: Sandbox) -> int:
     return int(await said(sandbox, "until [ -s /run/count ]; do :; done; cat /run/count") or 0)
 
 
+@pytest.mark.parametrize("anyio_backend", ["trio", "asyncio"])
 async def test_a_child_goes_on_where_its_parent_is() -> None:
     async with await parent(env={"WHO": "parent"}) as sandbox:
         await sandbox.shell("echo on disk > /root/note; echo in memory > /dev/shm/note")

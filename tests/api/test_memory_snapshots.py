@@ -16,6 +16,11 @@ pytestmark = [pytest.mark.vm, pytest.mark.anyio]
 COUNTING = "n=0; while :; do n=$((n+1)); echo $n > /run/count; sleep 0.02; done"
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    return "trio"
+
+
 async def said(sandbox: Sandbox, script: str) -> str:
     return (await sandbox.shell(script)).stdout_text.strip()
 
@@ -31,6 +36,7 @@ async def folder(tmp_path: Path, nothing_left: None) -> Path:
     return place
 
 
+@pytest.mark.parametrize("anyio_backend", ["trio", "asyncio"])
 async def test_programs_go_on_where_they_were(folder: Path) -> None:
     async with await Sandbox.create("origin", image="local/base") as origin:
         await origin.shell("echo on disk > /root/note; echo in memory > /dev/shm/note")
@@ -52,9 +58,7 @@ async def test_programs_go_on_where_they_were(folder: Path) -> None:
             await again.shell("echo other > /root/note")
 
 
-async def test_of_a_block_and_of_a_machine_that_was_booted_cold(folder: Path, anyio_backend: str) -> None:
-    if anyio_backend != "trio":
-        return  # blocks of open_sandbox are on Trio
+async def test_of_a_block_and_of_a_machine_that_was_booted_cold(folder: Path) -> None:
     async with open_sandbox("cold", image="local/base", warm=False) as origin:
         await origin.shell("echo cold > /dev/shm/note")
         kept = await Snapshot.create("kept", origin, memory=True, dest_dir=folder)
