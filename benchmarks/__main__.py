@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from benchmarks import cold_boot, crowd, fork, memory, peers, pull, relay, test_kit, warm_boot
+from benchmarks import cli, cold_boot, crowd, fork, memory, peers, pull, relay, test_kit, warm_boot
 from benchmarks.figures import Figure, Limit, limits_table, table
 from benchmarks.plot import bar_chart
 from trio_sandbox.home import Home
@@ -129,6 +129,13 @@ async def _fork(report: Report, home: Home, repeats: int) -> None:
     report.promise(limits)
 
 
+async def _cli(report: Report, home: Home, repeats: int) -> None:
+    tables, limits = await trio.to_thread.run_sync(cli.measure, home, repeats)
+    for title, figures in tables.items():
+        report.add(title.lower(), title, figures, figures[0])
+    report.promise(limits)
+
+
 PARTS = {
     "starts": _starts,
     "memory": _memory,
@@ -136,6 +143,7 @@ PARTS = {
     "relay": _relay,
     "crowd": _crowd,
     "pull": _pull,
+    "cli": _cli,
     "tests": _tests,
 }
 """What `--only` may name, in their order."""

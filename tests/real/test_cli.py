@@ -67,6 +67,24 @@ async def test_a_life(home: Home) -> None:
             assert (await run("rm", name)).returncode == 1
 
 
+async def test_forks(home: Home) -> None:
+    with leaving_nothing(home):
+        async with created("cli-parent") as name:
+            await said("exec", name, "sh", "-c", "echo prepared > /dev/shm/state")
+            try:
+                assert await said("fork", name, "cli-one", "-l", "of=forks") == "cli-one\n"
+                two = json.loads(await said("fork", name, "-n", "2", "--json", "-l", "of=forks"))
+                for child in ("cli-one", *two):
+                    assert await said("exec", child, "cat", "/dev/shm/state") == "prepared\n"
+                assert set((await said("ls", "-q", "--label", "of=forks")).split()) == {"cli-one", *two}
+                again = await run("fork", name, "cli-one")
+                assert (again.returncode, b"exists already" in again.stderr) == (1, True)
+                assert (await run("fork", name, "a", "b", "-n", "3")).returncode == 2
+            finally:
+                with trio.CancelScope(shield=True):
+                    await run("rm", "-f", *(await said("ls", "-aq", "--label", "of=forks")).split())
+
+
 async def test_programs(home: Home, tmp_path: Path) -> None:
     with leaving_nothing(home):
         async with created("cli-programs", "--rm") as name:

@@ -29,6 +29,7 @@ SECTIONS = {
     "Sandboxes": {
         "run": ("trio_sandbox.cli.run:run", "Run a command in a new sandbox that ends with it."),
         "create": ("trio_sandbox.cli.create:create", "Create a sandbox and start it."),
+        "fork": ("trio_sandbox.cli.fork:fork", "Make running copies of a running sandbox."),
         "start": ("trio_sandbox.cli.lifecycle:start", "Start sandboxes again."),
         "stop": ("trio_sandbox.cli.lifecycle:stop", "Let sandboxes write their data and power off."),
         "kill": ("trio_sandbox.cli.lifecycle:kill", "End sandboxes at once."),
