@@ -164,6 +164,10 @@ async def test_what_holds_no_checkpoint_any_more(home: Home) -> None:
         async with runtime.fork_source() as source:
             with Checkpoint.opened(source["checkpoint"]) as checkpoint:
                 assert checkpoint.pages.extents()
+            files = source["checkpoint"]["files"]
+            wrong = {**source["checkpoint"], "files": {**files, "state": [files["base"][0], *files["state"][1:]]}}
+            with pytest.raises(CheckpointError), Checkpoint.opened(wrong):  # as of a process that has its number
+                raise AssertionError("not reached")
         with pytest.raises(CheckpointError), Checkpoint.opened(source["checkpoint"]):
             raise AssertionError("not reached")
 

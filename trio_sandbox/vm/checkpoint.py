@@ -82,7 +82,7 @@ class Checkpoint:
         return {
             "pid": os.getpid(),
             "facts": dict(self.facts),
-            "files": self.files,
+            "files": {name: [descriptor, *_identity(descriptor)] for name, descriptor in self.files.items()},
             "pages": [self.pages.size, self.pages.count],
         }
 
@@ -95,13 +95,15 @@ class Checkpoint:
         """
         with ExitStack() as stack:
             files: dict[str, int] = {}
-            for name, descriptor in plain["files"].items():
+            for name, (descriptor, *identity) in plain["files"].items():
                 access = os.O_RDONLY if name in _READ_ONLY else os.O_RDWR
                 try:
                     files[name] = os.open(f"/proc/{plain['pid']}/fd/{descriptor}", access | os.O_CLOEXEC)
                 except OSError as error:
                     raise CheckpointError("its copy is held no more") from error
                 stack.callback(os.close, files[name])
+                if _identity(files[name]) != identity:  # its number is another process's by now
+                    raise CheckpointError("its copy is held no more")
             pages = Pages(files.pop("pages"), *plain["pages"])
             yield cls(facts=plain["facts"], pages=pages, **files)
 
@@ -128,3 +130,8 @@ class Checkpoint:
             name=name,
             **known,
         )
+
+
+def _identity(descriptor: int) -> list[int]:
+    found = os.fstat(descriptor)
+    return [found.st_dev, found.st_ino]
