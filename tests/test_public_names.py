@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import trio_sandbox
+import trio_sandbox.testing
 
 ROOT = Path(trio_sandbox.__file__).parent
 
@@ -48,6 +49,21 @@ def test_every_public_name_loads_and_is_what_the_type_checker_sees() -> None:
         assert getattr(trio_sandbox, name).__name__ == name
     with pytest.raises(AttributeError):
         _ = trio_sandbox.no_such_name
+
+
+def test_every_name_of_the_test_tools_loads() -> None:
+    tree = ast.parse((ROOT / "testing" / "__init__.py").read_text())
+    seen = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("trio_sandbox.testing.")
+        for alias in node.names
+    }
+    assert seen == set(trio_sandbox.testing.__all__)
+    for name in seen:
+        assert getattr(trio_sandbox.testing, name) is not None
+    with pytest.raises(AttributeError):
+        _ = trio_sandbox.testing.no_such_name
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

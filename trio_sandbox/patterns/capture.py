@@ -67,7 +67,7 @@ class Keeper:
         self.size += len(data)
         room = self.head - len(self._first)
         self._first += data[:room]
-        self._last += data[room:] if room else data
+        self._last += data[room:]
         del self._last[: max(0, len(self._last) - self.tail)]
 
     def kept(self) -> Captured:
