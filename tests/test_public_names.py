@@ -90,6 +90,7 @@ SANS_IO = [
     "pull_event.py",
     "convert.py",
     "errors.py",
+    "labels.py",
     "client/options.py",
     "client/event_lines.py",
     *(f"patterns/{name}.py" for name in ("failures", "listening", "restarts")),
@@ -111,7 +112,9 @@ def test_the_client_half_is_anyio_only_and_the_runtime_half_trio_only() -> None:
             assert "anyio" not in modules, path
 
 
-CACHE_FOR_CLIENTS = {f"trio_sandbox.image.cache.{name}" for name in ("catalog", "collect", "names")}
+CACHE_FOR_CLIENTS = {f"trio_sandbox.image.cache.{name}" for name in ("catalog", "collect", "names")} | {
+    "trio_sandbox.image.pin"
+}
 """What of the image layer does no async I/O, so that a program on asyncio may look at the cache."""
 
 
@@ -122,7 +125,8 @@ CACHE_FOR_CLIENTS = {f"trio_sandbox.image.cache.{name}" for name in ("catalog", 
         ("vm", {"relay", "host", "image", "client", "sandbox", "cli"}),
         ("logs", {"vm", "host", "image", "client", "sandbox", "cli"}),
         ("host", {"relay", "client", "sandbox", "cli"}),
-        ("image", {"relay", "vm", "host", "client", "sandbox", "cli"}),
+        ("image", {"relay", "vm", "host", "snapshot", "client", "sandbox", "cli"}),
+        ("snapshot", {"relay", "vm", "host", "client", "sandbox", "cli"}),
         ("client", {"vm", "host", "image", "sandbox", "cli", "patterns"}),
         ("patterns", {"vm", "host", "image", "sandbox", "cli", "process", "state"}),
     ],
@@ -139,6 +143,7 @@ def test_imports_point_one_way(layer: str, may_not_import: set[str]) -> None:
 def test_looking_at_the_cache_imports_no_event_loop() -> None:
     code = (
         "import sys; from trio_sandbox.image.cache import catalog, collect, names\n"
+        "from trio_sandbox.snapshot import create, store\n"
         "print([name for name in ('trio', 'anyio', 'oras', 'requests', 'asyncio') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

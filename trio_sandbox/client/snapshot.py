@@ -17,6 +17,7 @@ import attrs
 
 from trio_sandbox.client.called_off import in_stoppable_thread
 from trio_sandbox.client.creation import in_thread
+from trio_sandbox.client.snapshot_archive import load_archive, save_archive
 from trio_sandbox.home import Home
 from trio_sandbox.image_source import path_text
 from trio_sandbox.snapshot import store
@@ -186,6 +187,42 @@ class Snapshot:
     async def verify(self) -> None:
         """Read all of it. Raises SnapshotError when a file is not what it was. Cancellation: no effect."""
         await in_stoppable_thread(self._artifact.verify)
+
+    # -- archives
+
+    @staticmethod
+    async def save(
+        name_or_path: str | os.PathLike[str],
+        archive: str | os.PathLike[str],
+        *,
+        with_image: bool = False,
+        home: Home | None = None,
+    ) -> None:
+        """Write a snapshot to a new file: a tar stream, compressed by gzip, in which holes take no room. A file that
+        has the name is replaced, when the archive is whole.
+
+        with_image: with the image beneath, for machines that cannot pull it. Raises SnapshotNotFoundError,
+        SnapshotError for one that is damaged, ImageNotFoundError when the image's layers are not here,
+        InvalidConfigError, StorageError. Cancellation leaves nothing.
+        """
+        home = home or Home.default()
+        found = await Snapshot.open(name_or_path, home=home)
+        await save_archive(found._artifact, _absolute(archive), home, with_image=with_image)
+
+    @staticmethod
+    async def load(archive: str | os.PathLike[str], *, name: str | None = None, home: Home | None = None) -> Snapshot:
+        """Take a snapshot out of an archive into the data folder. name: instead of its own.
+
+        All of it is checked before anything is made of it. An image that came along is loaded if it is not here, as
+        `localhost/snapshots/…`. Raises SnapshotNotFoundError when there is no such file, SnapshotError for an archive
+        that is damaged, foreign or over a limit, SnapshotAlreadyExistsError, InvalidConfigError, StorageError.
+        Cancellation leaves nothing but an image that was loaded whole.
+        """
+        return Snapshot(await load_archive(_absolute(archive), home or Home.default(), name))
+
+
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    return Path(os.path.abspath(os.fspath(path)))
 
 
 @asynccontextmanager

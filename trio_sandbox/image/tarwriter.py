@@ -4,6 +4,7 @@ bytes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from zlib import adler32
 
@@ -28,9 +29,12 @@ def write_header(
     link: bytes = b"",
     device: tuple[int, int] = (0, 0),
     xattrs: Xattrs = (),
+    more: Sequence[tuple[bytes, bytes]] = (),
 ) -> bytes:
-    """The header of an entry, its PAX extension before it if one is needed. `size` bytes and padding must follow."""
-    records = [(XATTR_RECORD + key, value) for key, value in xattrs]
+    """The header of an entry, its PAX extension before it if one is needed. `size` bytes and padding must follow. more:
+    other PAX records.
+    """
+    records = [*more, *((XATTR_RECORD + key, value) for key, value in xattrs)]
     if len(name) > 100:
         records.append((b"path", name))
     if len(link) > 100:

@@ -37,13 +37,14 @@ def save_images(images: Sequence[CachedImage], blobs: BlobCache, target: Path, m
     descriptor = anonymous_file(target.parent)
     try:
         with open(descriptor, "wb", closefd=False) as file, storage_errors(target.parent):
-            _write(images, blobs, file, meter)
+            write_images(images, blobs, file, meter)
         publish(descriptor, target, FILE_MODE)
     finally:
         os.close(descriptor)
 
 
-def _write(images: Sequence[CachedImage], blobs: BlobCache, file: IO[bytes], meter: Meter) -> None:
+def write_images(images: Sequence[CachedImage], blobs: BlobCache, file: IO[bytes], meter: Meter) -> None:
+    """Write the archive of `images` to an open file. Raises as `save_images`, and OSError."""
     owners = {digest: image for image in reversed(images) for digest in image.contents.blobs}
     sizes = {digest: image.contents.blobs[digest] for digest, image in owners.items()}
     meter.begin("writing the archive", sum(sizes.values()))
