@@ -7,7 +7,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from tests.snapshot.stopped import PIECES, files_in, stopped, write_disk
+from tests.api.test_images import LAYER
+from tests.image.images import archive_bytes, docker_files, make_image
+from tests.snapshot.stopped import CHAIN, PIECES, files_in, stopped, write_disk
 from trio_sandbox import (
     Home,
     Image,
@@ -23,11 +25,21 @@ from trio_sandbox import (
     SnapshotError,
     SnapshotNotFoundError,
 )
+from trio_sandbox.image.pin import NOTE
 from trio_sandbox.snapshot import store
 from trio_sandbox.snapshot.content import granules
 from trio_sandbox.snapshot.description import DISK_FILE
+from trio_sandbox.snapshot.save import save
 
 pytestmark = pytest.mark.anyio
+
+DEMO = "registry.test/demo:1"
+
+
+def on_image(home: Home, chain_id: str) -> None:
+    """Have a stopped sandbox that stands on these layers."""
+    note = stopped(home).parent / NOTE
+    note.write_text(note.read_text().replace(CHAIN, chain_id))
 
 
 @pytest.fixture
@@ -63,24 +75,17 @@ async def test_a_sandbox_goes_on_where_another_left_off(home: Home) -> None:
 
 
 async def test_an_image_that_a_snapshot_stands_on_stays(own: Home) -> None:
-    from tests.api.test_images import LAYER
-    from tests.image.images import archive_bytes, docker_files, make_image
-    from trio_sandbox.image.pin import NOTE
-
     path = own.root.parent / "image.tar"
-    path.write_bytes(archive_bytes(docker_files(make_image([LAYER]), ["registry.test/demo:1"])))
+    path.write_bytes(archive_bytes(docker_files(make_image([LAYER]), [DEMO])))
     await Image.load(path, home=own)
-    detail = await Image.inspect("registry.test/demo:1", home=own)
-    disk = stopped(own)
-    note = disk.parent / NOTE
-    note.write_text(note.read_text().replace("sha256:" + "c" * 64, detail.chain_id))
+    on_image(own, (await Image.inspect(DEMO, home=own)).chain_id)
     await Snapshot.create("built", "one", home=own)
     await Sandbox.remove("one", home=own)
     with pytest.raises(ImageInUseError, match="snapshot 'built' stands on it"):
-        await Image.remove("registry.test/demo:1", home=own)
+        await Image.remove(DEMO, home=own)
     assert (await Image.prune(unused=True, home=own)).images_removed == ()
     await Snapshot.remove("built", home=own)
-    await Image.remove("registry.test/demo:1", home=own)
+    await Image.remove(DEMO, home=own)
 
 
 async def test_an_image_that_is_not_here_is_named_and_nothing_is_left(home: Home) -> None:
@@ -143,3 +148,54 @@ async def test_called_off(own: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     assert files_in(snapshots) == []
     monkeypatch.undo()
     await Snapshot.create("built", "one", home=own)
+
+
+async def test_to_another_machine_with_its_image(own: Home, tmp_path: Path) -> None:
+    image = tmp_path / "image.tar"
+    image.write_bytes(archive_bytes(docker_files(make_image([LAYER], config={"Env": ["A=1"]}), [DEMO])))
+    await Image.load(image, home=own)
+    detail = await Image.inspect(DEMO, home=own)
+    on_image(own, detail.chain_id)
+    made = await Snapshot.create("built", "one", home=own)
+    archive, other = tmp_path / "built.tar.gz", Home(tmp_path / "other")
+    await Snapshot.save("built", archive, with_image=True, home=own)
+    loaded = await Snapshot.load(archive, name="again", home=other)
+    assert (loaded.name, loaded.digest) == ("again", made.digest)
+    await loaded.verify()
+    (there,) = await Image.list(home=other)
+    assert there.reference.startswith("localhost/snapshots/")
+    assert (await Image.inspect(there.reference, home=other)).chain_id == detail.chain_id
+    with pytest.raises(SnapshotAlreadyExistsError):
+        await Snapshot.load(archive, name="again", home=other)
+    await Snapshot.load(archive, home=other)
+    assert len(await Image.list(home=other)) == 1
+
+
+async def test_an_image_that_is_not_the_snapshots(own: Home, tmp_path: Path) -> None:
+    """Its name here is ours, so it can take the place of no other image."""
+    stopped(own)
+    made = await Snapshot.create("built", "one", home=own)
+    wrong = tmp_path / "wrong.tar"
+    wrong.write_bytes(archive_bytes(docker_files(make_image([LAYER]), [DEMO])))
+    other = Home(tmp_path / "other")
+    for content in (wrong.read_bytes(), b"no image at all"):
+        wrong.write_bytes(content)
+        with wrong.open("rb") as file:
+            save(made._artifact, tmp_path / "archive", file.fileno())
+        with pytest.raises(SnapshotError, match="the image in it"):
+            await Snapshot.load(tmp_path / "archive", home=other)
+        assert await Snapshot.list(home=other) == [] == await Image.list(home=other)
+
+
+async def test_what_is_loaded_and_called_off_leaves_nothing(own: Home, tmp_path: Path) -> None:
+    stopped(own)
+    await Snapshot.create("built", "one", home=own)
+    await Snapshot.save("built", tmp_path / "archive", home=own)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await Snapshot.load(tmp_path / "archive", name="again", home=own)
+    assert [found.name for found in await Snapshot.list(home=own)] == ["built"]
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await Snapshot.save("built", tmp_path / "again", home=own)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["archive", "home", "tmp"]

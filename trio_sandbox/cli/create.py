@@ -18,6 +18,7 @@ from trio_sandbox.cli.options import (
     program_options,
     pull_option,
     scripts,
+    snapshot_option,
 )
 
 
@@ -25,9 +26,10 @@ from trio_sandbox.cli.options import (
 @click.argument("name")
 @click.option(
     "--image",
-    required=True,
+    default=None,
     help="A name, local/NAME, or the path of an OCI layout, an archive, a disk image or a folder.",
 )
+@snapshot_option
 @pull_option
 @machine_options
 @program_options
@@ -60,6 +62,8 @@ def create(
     Environment, working directory and user are those of all its programs. `trio-sandbox exec NAME …` runs programs,
     `stop` keeps its disk for `start`, `rm` removes it. Ctrl-C while it is created leaves nothing of it.
     """
+    if (options["image"] is None) == (options["snapshot"] is None):
+        raise click.UsageError("give --image or --snapshot, one of them")
     from trio_sandbox.cli.running import run_async
 
     given = {

@@ -62,8 +62,11 @@ def inspect(names: Sequence[str]) -> None:
 
 
 def image_text(config: str) -> str:
-    """The image that a configuration asks for, as it was asked for."""
-    image = json.loads(config).get("image", "")
+    """The image or the snapshot that a configuration asks for, as it was asked for."""
+    plain = json.loads(config)
+    if "snapshot" in plain:
+        return f"snapshot {plain['snapshot']}"
+    image = plain.get("image", "")
     return str(image.get("reference", "") if isinstance(image, dict) else image)
 
 

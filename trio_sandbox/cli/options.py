@@ -13,7 +13,8 @@ from click.shell_completion import CompletionItem
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _complete_name(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def sandbox_name_completion(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The names of sandboxes that begin like this."""
     from trio_sandbox.cli.failures import known_names
 
     return [CompletionItem(name) for name in known_names() if name.startswith(incomplete)]
@@ -21,12 +22,14 @@ def _complete_name(ctx: click.Context, param: click.Parameter, incomplete: str) 
 
 def name_argument(function: F) -> F:
     """One sandbox."""
-    return click.argument("name", shell_complete=_complete_name)(function)
+    return click.argument("name", shell_complete=sandbox_name_completion)(function)
 
 
 def names_argument(function: F) -> F:
     """One sandbox or more."""
-    return click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=_complete_name)(function)
+    return click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=sandbox_name_completion)(
+        function
+    )
 
 
 def json_option(function: F) -> F:
@@ -102,6 +105,15 @@ def pull_option(function: F) -> F:
         show_default=True,
         metavar="WHEN",
         help="Ask the image's registry: always, if-missing or never.",
+    )(function)
+
+
+def snapshot_option(function: F) -> F:
+    """`--snapshot`."""
+    return click.option(
+        "--snapshot",
+        default=None,
+        help="Begin with this snapshot (name, digest or path) in the place of an image.",
     )(function)
 
 

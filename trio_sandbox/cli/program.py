@@ -48,6 +48,9 @@ SECTIONS = {
         "save": ("trio_sandbox.cli.pull:save", "Write images to an archive."),
         "image": ("trio_sandbox.cli.images:image", "Look at images, and remove what is not needed."),
     },
+    "Snapshots": {
+        "snapshot": ("trio_sandbox.cli.snapshots:snapshot", "Keep the disks of sandboxes, to make new ones of them."),
+    },
     "What they are and do": {
         "ls": ("trio_sandbox.cli.listing:ls", "List sandboxes."),
         "ps": ("trio_sandbox.cli.listing:ls", "The same as ls."),

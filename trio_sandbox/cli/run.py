@@ -23,6 +23,7 @@ from trio_sandbox.cli.options import (
     program_options,
     pull_option,
     scripts,
+    snapshot_option,
     timeout_option,
 )
 from trio_sandbox.cli.words import ProgramCommand
@@ -33,10 +34,17 @@ if TYPE_CHECKING:
 SHELL = "/bin/sh"
 
 
-@click.command(cls=ProgramCommand)
+class RunCommand(ProgramCommand):
+    """With `--snapshot` there is no subject."""
+
+    instead_of_subject = "--snapshot"
+
+
+@click.command(cls=RunCommand)
 @click.option("--name", default=None, help="Name of the sandbox; made up when not given.")
 @click.option("-i", "--interactive", is_flag=True, help="Accepted and not needed: standard input is always passed in.")
 @click.option("-t", "--tty", is_flag=True, help="Give the command a terminal, and bridge this one to it.")
+@snapshot_option
 @pull_option
 @machine_options
 @program_options
@@ -45,12 +53,13 @@ SHELL = "/bin/sh"
 @timeout_option
 @click.option("--rm", is_flag=True, help="Accepted and not needed: the sandbox always goes with its command.")
 @click.option("--timings", is_flag=True, help="Say on standard error how long each stage took.")
-@click.argument("image")
+@click.argument("image", required=False)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def run(
     name: str | None,
     interactive: bool,
     tty: bool,
+    snapshot: str | None,
     pull_policy: str,
     cpus: int,
     memory: int,
@@ -64,10 +73,10 @@ def run(
     timeout: float | None,
     rm: bool,
     timings: bool,
-    image: str,
+    image: str | None,
     command: Sequence[str],
 ) -> int:
-    """Run COMMAND in a fresh sandbox of IMAGE and return its exit code.
+    """Run COMMAND in a fresh sandbox of IMAGE and return its exit code. With --snapshot there is no IMAGE.
 
     The image's entry point, if it has one, runs with COMMAND as its arguments; without COMMAND the image's own command
     takes its place. Output is passed on as it comes and standard input is passed in. With -t it runs on a terminal;
@@ -75,11 +84,16 @@ def run(
     executed; 128+n: signal n ended it; 124: --timeout; 125: the sandbox itself failed. Ctrl-C ends the sandbox and
     leaves nothing behind.
     """
+    if image is None and snapshot is None:
+        raise click.UsageError("Missing argument 'IMAGE', or --snapshot.")
+    if image is not None and snapshot is not None:  # it is the first word of the command
+        command, image = (image, *command), None
     from trio_sandbox.cli.programs import Program
     from trio_sandbox.cli.running import run_async
 
     options: dict[str, Any] = {
         "image": image,
+        "snapshot": snapshot,
         "pull_policy": pull_policy,
         "cpus": cpus,
         "memory": memory,

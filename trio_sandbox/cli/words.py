@@ -14,6 +14,9 @@ class ProgramCommand(click.Command):
     `--`; nothing of it is read as an option of ours.
     """
 
+    instead_of_subject = ""
+    """An option that says what a subject would; the command then begins with the first word that is no option."""
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ours, subject, command = self._split(ctx, args)
         return super().parse_args(ctx, [*ours, "--", *subject, *command])
@@ -27,7 +30,7 @@ class ProgramCommand(click.Command):
             if word == "--":
                 return ours, subject, rest[1:]
             if not word.startswith("-") or word == "-":
-                if subject:
+                if subject or (self.instead_of_subject and self._is_given(self.instead_of_subject, ours)):
                     break
                 subject.append(rest.pop(0))
                 continue
@@ -35,6 +38,10 @@ class ProgramCommand(click.Command):
             ours += rest[:count]
             del rest[:count]
         return ours, subject, rest
+
+    @staticmethod
+    def _is_given(option: str, words: Sequence[str]) -> bool:
+        return any(word == option or word.startswith(f"{option}=") for word in words)
 
     def _takes_next(self, ctx: click.Context, word: str) -> bool:
         """Whether the value of an option is the word after it."""
