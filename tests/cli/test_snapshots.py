@@ -33,8 +33,8 @@ def test_create_ls_and_inspect(home: Home, capsys: pytest.CaptureFixture[str]) -
     made = find(home, "built")
     assert Said(capsys, "snapshot", "ls", "-q").out == "built\n"
     heading, row = Said(capsys, "snapshot", "ls").out.splitlines()
-    assert heading.split() == ["NAME", "FROM", "IMAGE", "DIGEST", "CREATED", "ON", "DISK"]
-    assert row.split()[:4] == ["built", "one", "local/base", made.description.digest[:19]]
+    assert heading.split() == ["NAME", "KIND", "FROM", "IMAGE", "DIGEST", "CREATED", "ON", "DISK"]
+    assert row.split()[:5] == ["built", "disk", "one", "local/base", made.description.digest[:19]]
     (plain,) = json.loads(Said(capsys, "snapshot", "ls", "--json", "-l", "stage=built").out)
     assert [plain] == json.loads(Said(capsys, "snapshot", "inspect", "built").out)
     assert (plain["name"], plain["virtual_bytes"], plain["chain_id"]) == ("built", DISK_SIZE, CHAIN)

@@ -26,12 +26,21 @@ from trio_sandbox.errors import (
     SnapshotError,
     SnapshotNotFoundError,
 )
+from trio_sandbox.files import anonymous_copy
 from trio_sandbox.home import Home
 from trio_sandbox.snapshot import save as saving
 from trio_sandbox.snapshot import store
 from trio_sandbox.snapshot.content import GRANULE, digest_of
 from trio_sandbox.snapshot.create import create
-from trio_sandbox.snapshot.description import DESCRIPTION_FILE, DISK_FILE
+from trio_sandbox.snapshot.description import (
+    DESCRIPTION_FILE,
+    DISK_FILE,
+    MEMORY,
+    MEMORY_FILE,
+    STATE_FILE,
+    FileFacts,
+    MachineFacts,
+)
 from trio_sandbox.snapshot.load import Unpacked
 from trio_sandbox.snapshot.save import save
 from trio_sandbox.snapshot.store import Artifact
@@ -75,6 +84,31 @@ def test_there_and_back(made: Artifact, archive: Path, other: Home) -> None:
     assert holds(loaded.path / DISK_FILE)
     assert loaded.disk_bytes < 1 << 20
     loaded.verify()
+
+
+def test_several_files(made: Artifact, home: Home, other: Home, tmp_path: Path) -> None:
+    """As a snapshot with memory has them."""
+    with made.opened() as files, (made.path / "memory").open("w+b") as memory:
+        memory.truncate(1 << 30)
+        memory.seek(1 << 29)
+        memory.write(b"in memory")
+        memory.flush()
+        parts = {DISK_FILE: files[DISK_FILE], MEMORY_FILE: memory.fileno(), STATE_FILE: files[DISK_FILE]}
+        facts = {name: FileFacts(os.fstat(part).st_size, digest_of(part)) for name, part in parts.items()}
+        machine = MachineFacts(
+            acceleration="tcg", arch="x", qemu_version="9", cpus=1, memory_mib=1024, tsc_khz=0, first_session=1
+        )
+        description = attrs.evolve(made.description, kind=MEMORY, machine=machine, files=facts)
+        place = store.folder_of(home) / "both"
+        copies = {name: anonymous_copy(part, place.parent) for name, part in parts.items()}
+        both = store.publish(home, place, description, copies, force=False)
+        for copy in copies.values():
+            os.close(copy)
+    save(both, tmp_path / "archive")
+    loaded = load(tmp_path / "archive", other)
+    loaded.verify()
+    assert loaded.description == description
+    assert sorted(os.listdir(loaded.path)) == sorted([DESCRIPTION_FILE, *parts])
 
 
 def test_the_same_snapshot_makes_the_same_archive(made: Artifact, archive: Path, tmp_path: Path) -> None:
@@ -309,6 +343,7 @@ FULL = """
 import sys
 from pathlib import Path
 from trio_sandbox.errors import StorageError
+from trio_sandbox.files import anonymous_copy
 from trio_sandbox.home import Home
 from trio_sandbox.snapshot.load import Unpacked
 from trio_sandbox.snapshot.save import save

@@ -49,7 +49,7 @@ SECTIONS = {
         "image": ("trio_sandbox.cli.images:image", "Look at images, and remove what is not needed."),
     },
     "Snapshots": {
-        "snapshot": ("trio_sandbox.cli.snapshots:snapshot", "Keep the disks of sandboxes, to make new ones of them."),
+        "snapshot": ("trio_sandbox.cli.snapshots:snapshot", "Keep sandboxes, to make new ones of them."),
     },
     "What they are and do": {
         "ls": ("trio_sandbox.cli.listing:ls", "List sandboxes."),

@@ -1,4 +1,4 @@
-"""`snapshot …`: the disks of sandboxes that do not run, kept. What only looks needs no event loop, so it is quick."""
+"""`snapshot …`: sandboxes, kept to make new ones of. What only looks needs no event loop, so it is quick."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from trio_sandbox.errors import SandboxError
     from trio_sandbox.snapshot.store import Artifact
 
-HEADINGS = ("NAME", "FROM", "IMAGE", "DIGEST", "CREATED", "ON DISK")
+HEADINGS = ("NAME", "KIND", "FROM", "IMAGE", "DIGEST", "CREATED", "ON DISK")
 DIGEST_SHOWN = len("sha256:") + 12
 
 
@@ -36,7 +36,7 @@ snapshot_arguments = click.argument(
 
 @click.group()
 def snapshot() -> None:
-    """Keep the disks of sandboxes that do not run, and make new sandboxes of them.
+    """Keep the disks of sandboxes, and their memory, and make new sandboxes of them.
 
     SNAPSHOT is a name, a digest (`sha256:` and 12 digits or more), or the path of a folder, which begins with '/',
     './', '../' or '~'. `create --snapshot` and `run --snapshot` make sandboxes.
@@ -46,20 +46,27 @@ def snapshot() -> None:
 @snapshot.command("create")
 @click.argument("name")
 @click.argument("sandbox", shell_complete=sandbox_name_completion)
+@click.option("--memory", is_flag=True, help="Of a sandbox that runs, with its memory: programs go on where they were.")
 @click.option("--dest-dir", default=None, metavar="FOLDER", help="Make it here, and not in the data folder.")
 @label_option
 @click.option("-f", "--force", is_flag=True, help="In the place of a snapshot that has the name.")
 @json_option
-def create_(name: str, sandbox: str, dest_dir: str | None, label: Sequence[str], force: bool, as_json: bool) -> None:
-    """Keep the disk of SANDBOX, which must not run, as snapshot NAME, and print its name."""
-    from pathlib import Path
+def create_(
+    name: str, sandbox: str, memory: bool, dest_dir: str | None, label: Sequence[str], force: bool, as_json: bool
+) -> int:
+    """Keep the disk of SANDBOX, which must not run, as snapshot NAME, and print its name.
 
-    from trio_sandbox.home import Home
-    from trio_sandbox.snapshot.create import create
+    With --memory it must run, and goes on: a sandbox that is made of the snapshot has its programs too.
+    """
+    from trio_sandbox.cli.running import run_async
+    from trio_sandbox.client.snapshot import Snapshot
+    from trio_sandbox.snapshot.store import Artifact
 
-    folder = None if dest_dir is None else Path(dest_dir)
-    made = create(name, sandbox, Home.default(), folder=folder, labels=labels(label), force=force)
-    _say(made, as_json)
+    async def work() -> None:
+        made = await Snapshot.create(name, sandbox, memory=memory, dest_dir=dest_dir, labels=labels(label), force=force)
+        _say(Artifact.at(made.path), as_json)
+
+    return run_async(work)
 
 
 @snapshot.command("ls")
@@ -142,12 +149,10 @@ def load(archive: str, name: str | None, as_json: bool) -> int:
     """
     from trio_sandbox.cli.running import run_async
     from trio_sandbox.client.snapshot import Snapshot
-    from trio_sandbox.home import Home
-    from trio_sandbox.snapshot.store import find
+    from trio_sandbox.snapshot.store import Artifact
 
     async def work() -> None:
-        loaded = await Snapshot.load(archive, name=name)
-        _say(find(Home.default(), loaded.name), as_json)
+        _say(Artifact.at((await Snapshot.load(archive, name=name)).path), as_json)
 
     return run_async(work)
 
@@ -182,7 +187,8 @@ def _cells(artifact: Artifact) -> tuple[str, ...]:
     description = artifact.description
     created = f"{age(description.created_ns)} ago"
     digest = description.digest[:DIGEST_SHOWN]
-    return artifact.name, description.source, description.image.reference, digest, created, size(artifact.disk_bytes)
+    image, taken = description.image.reference, size(artifact.disk_bytes)
+    return artifact.name, description.kind, description.source, image, digest, created, taken
 
 
 def _each(names: Sequence[str], action: Callable[[str], str]) -> None:
