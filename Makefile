@@ -47,7 +47,7 @@ test:
 check: venv
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/flake8 trio_sandbox tests scripts benchmarks
+	$(BIN)/flake8 trio_sandbox tests scripts benchmarks examples
 	$(BIN)/mypy
 	$(BIN)/clang-format --style=file:guest/.clang-format --dry-run -Werror benchmarks/*.c
 	@$(MAKE) --no-print-directory -C guest check-format CLANG_FORMAT='$(CURDIR)/$(BIN)/clang-format'
@@ -81,4 +81,4 @@ guest: venv
 
 clean:
 	rm -rf build dist guest/build .mypy_cache .ruff_cache .pytest_cache .hypothesis .venv trio_sandbox/_bin
-	find trio_sandbox tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find trio_sandbox tests scripts benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Programs to start from: each is run as it stands, `python examples/NAME.py`."""

@@ -1,0 +1,138 @@
+"""The examples, run as their readers run them, on real machines."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from examples import code_interpreter
+from examples.code_interpreter import run_code
+from tests.real.conftest import first_use
+from trio_sandbox import Sandbox, open_sandbox
+
+__all__ = ["first_use"]
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+pytestmark = pytest.mark.vm
+
+
+def said(example: str) -> str:
+    """What an example prints that ends well."""
+    argv = [sys.executable, f"examples/{example}.py"]
+    done = subprocess.run(argv, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+async def names() -> set[str]:
+    return {handle.name for handle in await Sandbox.list()}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Every sandbox of an example goes with it."""
+    before = trio.run(names)
+    yield
+    assert trio.run(names) <= before
+
+
+# -- the code interpreter
+
+
+def test_the_interpreter_answers() -> None:
+    text = said("code_interpreter")
+    assert ">>> print(sum(range(101)))\n5050\n" in text
+    assert "b'2 3 5 7 11" in text and "\n47\n" in text
+    assert "stopped: it did not end within 3 s" in text and "PermissionError" in text
+
+
+@pytest.fixture
+async def interpreter() -> AsyncIterator[Sandbox]:
+    async with open_sandbox("interpreter", image="local/base") as sandbox:
+        await code_interpreter.prepare(sandbox)
+        yield sandbox
+
+
+@pytest.mark.anyio
+async def test_an_answer_is_bounded_whatever_the_program_does(interpreter: Sandbox) -> None:
+    flood = await run_code(interpreter, "import sys; sys.stdout.write('x' * 1_000_000)")
+    assert flood.success and len(flood.text) < 2 * code_interpreter.KEPT + 100
+    many = await run_code(interpreter, "for n in range(30): open(f'f{n}', 'w').write('x')")
+    assert (len(many.files), len(many.too_much)) == (code_interpreter.MOST_FILES, 30 - code_interpreter.MOST_FILES)
+    large = await run_code(interpreter, "open('large', 'wb').truncate(1 << 21)")
+    assert (large.files, large.too_much) == ({}, ["large"])
+    link = await run_code(interpreter, "import os; os.symlink('/etc/passwd', 'link')")
+    assert (link.success, link.files) == (True, {})
+    assert not (await run_code(interpreter, "import os\nwhile True: os.fork()", timeout=5.0)).success
+    assert (await run_code(interpreter, "print('still here')")).text == "still here\n"
+
+
+# -- the rotation
+
+
+def test_no_job_is_lost_by_a_rotation() -> None:
+    assert said("worker_rotation") == "8 jobs done, none lost; first and last: JOB 0, JOB 7\n"
+
+
+# -- the web service
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """A web service that listens."""
+    argv = [sys.executable, "examples/web_service.py", "0"]
+    with subprocess.Popen(argv, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as service:
+        try:
+            assert service.stdout is not None
+            yield int(service.stdout.readline().rpartition(":")[2])
+        finally:
+            service.terminate()
+
+
+def ask(port: int, body: bytes, target: str = "/run") -> tuple[int, dict[str, object]]:
+    """Send a request as any client does."""
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    client.request("POST", target, body)
+    response = client.getresponse()
+    return response.status, json.loads(response.read())
+
+
+def test_the_web_service_runs_programs(port: int) -> None:
+    assert ask(port, b"print(6 * 7)") == (200, {"output": "42\n", "exit_code": 0})
+    status, answer = ask(port, b"import os; print(os.getuid()); raise SystemExit(3)")
+    assert (status, answer["exit_code"]) == (200, 3) and answer["output"] != "0\n"
+
+
+def test_the_web_service_refuses(port: int) -> None:
+    assert ask(port, b"", "/other")[0] == 404
+    assert ask(port, b"#" * (1 << 17))[0] == 413
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+        client.sendall(b"no HTTP\r\n\r\n")
+        assert client.makefile("rb").readline().startswith(b"HTTP/1.1 400")
+
+
+def test_a_client_that_goes_away_takes_its_sandbox_along(port: int) -> None:
+    async def watch() -> None:
+        body = b"import time; time.sleep(1000)"
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        async with stream:
+            await stream.send_all(b"POST /run HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            with trio.fail_after(60):
+                while not any(name.startswith("web-") for name in await names()):
+                    await trio.sleep(0.02)
+        with trio.fail_after(9):  # before the service itself would stop it
+            while any(name.startswith("web-") for name in await names()):
+                await trio.sleep(0.02)
+
+    trio.run(watch)
