@@ -53,6 +53,19 @@ def record(name: bytes, content: bytes) -> bytes:
     return TreeRecord(name, REGULAR | 0o644, 5, len(content)).pack() + content
 
 
+# -- how far it is
+
+
+async def test_progress_is_told_both_ways(tmp_path: Path) -> None:
+    told: list[int] = []
+    control = FakeControl(a_file(), [out(b"new"), out(b"s"), done()])
+    await SandboxFs(control).copy_to_host("/f", tmp_path / "f", on_progress=told.append)
+    assert told == [4]
+    answers = [out(ROOT), out(record(b"a", b"xyz")), out(record(b"b", b"12")), done()]
+    await SandboxFs(FakeControl(A_FOLDER, answers)).copy_to_host("/d", tmp_path / "d", on_progress=told.append)
+    assert told[1:] and told[-1] == 5
+
+
 # -- to the host
 
 
@@ -149,8 +162,10 @@ async def test_a_file_of_the_host_is_written_with_its_mode(tmp_path: Path) -> No
     (tmp_path / "f").chmod(0o4750)
     (tmp_path / "link").symlink_to("f")
     control = FakeControl(Answer(after_input=lambda data: [done(count=len(data))]))
-    copied = await SandboxFs(control).copy_from_host(tmp_path / "link", "/f", user="me")
+    told: list[int] = []
+    copied = await SandboxFs(control).copy_from_host(tmp_path / "link", "/f", user="me", on_progress=told.append)
     assert copied == FsCopied(entries=1, size=600_000, skipped=0)
+    assert told == sorted(told) and len(told) > 1 and told[-1] == 600_000
     assert attrs.evolve(control.requests[0], deadline_ms=0) == attrs.evolve(
         control.requests[0], op="write", path=b"/f", mode=0o750, atomic=True, fsync=True, user="me", deadline_ms=0
     )

@@ -76,19 +76,41 @@ def cp(user: str | None, links: bool, quiet: bool, source: str, destination: str
 
 async def copy(source: Place, destination: Place, user: str | None, links: bool, quiet: bool) -> None:
     """The whole of `cp`."""
+    from trio_sandbox.cli.copy_progress import shown_progress
     from trio_sandbox.client.sandbox import Sandbox
 
     name = source.name or destination.name
     assert name is not None
     handle = await Sandbox.get(name)
+    is_shown = not quiet and sys.stderr.isatty()
     async with await handle.connect() as sandbox:
+        fs = sandbox.fs
         if destination.name is not None:
-            target = await into_guest(sandbox.fs, source, destination, user)
-            done = await sandbox.fs.copy_from_host(source.path, target.path, user=user)
+            target = await into_guest(fs, source, destination, user)
+            total = size_here(source.path)
+            with shown_progress(source.last, total, is_shown=is_shown) as tell_progress:
+                done = await fs.copy_from_host(source.path, target.path, user=user, on_progress=tell_progress)
         else:
-            target = await out_of_guest(sandbox.fs, source, destination, user)
-            done = await sandbox.fs.copy_to_host(source.path, target.path, symlinks=links, user=user)
+            target = await out_of_guest(fs, source, destination, user)
+            total = await size_in_guest(fs, source, user) if is_shown else None
+            with shown_progress(source.last, total, is_shown=is_shown) as tell_progress:
+                done = await fs.copy_to_host(
+                    source.path, target.path, symlinks=links, user=user, on_progress=tell_progress
+                )
     report(done, target, quiet)
+
+
+def size_here(path: str) -> int | None:
+    """Bytes of a file of this machine; None for what is no file."""
+    return os.path.getsize(path) if os.path.isfile(path) else None
+
+
+async def size_in_guest(fs: SandboxFs, source: Place, user: str | None) -> int | None:
+    """Bytes of a file in the guest; None for what is no file."""
+    from trio_sandbox.client.fs_types import FsEntryKind
+
+    status = await fs.stat(source.path, user=user)
+    return status.size if status.kind is FsEntryKind.FILE else None
 
 
 def report(done: FsCopied, target: Place, quiet: bool) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from trio_sandbox.client.deadlines import deadline_ms
 from trio_sandbox.client.fs_call import FsCall, not_begun
-from trio_sandbox.client.fs_host import receive_file, receive_tree, send_file, send_tree
+from trio_sandbox.client.fs_host import OnProgress, ignore, receive_file, receive_tree, send_file, send_tree
 from trio_sandbox.client.fs_streams import FsEntryStream, FsReadStream, FsWriteSink, check_written_untrusted
 from trio_sandbox.client.fs_types import (
     FsCopied,
@@ -231,20 +231,27 @@ class SandboxFs:
     # -- between host and guest
 
     async def copy_from_host(
-        self, host_path: HostPath, guest_path: GuestPath, *, fsync: bool = True, user: str | None = None
+        self,
+        host_path: HostPath,
+        guest_path: GuestPath,
+        *,
+        fsync: bool = True,
+        user: str | None = None,
+        on_progress: OnProgress = ignore,
     ) -> FsCopied:
         """Copy a file or a folder of the host to exactly `guest_path`.
 
         A file is written as by `write`, with the permission bits of the source if it is new. A folder is made, or
         merged into one that is there, with permission bits, times and symbolic links: what a link points to travels
         only if `host_path` itself is the link. All belongs to `user`. Devices, FIFOs and sockets are left out and
-        counted. fsync is for a file. Raises OSError for the host's files. Cancellation: of a folder a part is there.
+        counted. fsync is for a file. on_progress: called with the bytes of files sent so far. Raises OSError for the
+        host's files. Cancellation: of a folder a part is there.
         """
         source = Path(host_path).absolute()
         if source.is_dir():
             async with self._open("unpack", guest_path, user) as call:
-                return await send_tree(source, call)
-        return await send_file(source, lambda mode: self._sink(guest_path, user, mode, True, fsync))
+                return await send_tree(source, call, on_progress)
+        return await send_file(source, lambda mode: self._sink(guest_path, user, mode, True, fsync), on_progress)
 
     async def copy_to_host(
         self,
@@ -255,6 +262,7 @@ class SandboxFs:
         max_bytes: int | None = None,
         max_entries: int | None = None,
         user: str | None = None,
+        on_progress: OnProgress = ignore,
     ) -> FsCopied:
         """Copy a file or a folder of the guest to exactly `host_path`, where it appears whole or not at all.
 
@@ -262,18 +270,19 @@ class SandboxFs:
         setuid, setgid and sticky bits are dropped and the umask applies, and only files and folders are made. symlinks:
         make symbolic links too, with the guest's text in them, so that whoever follows one later goes where the guest
         likes; otherwise they are left out and counted. max_bytes, max_entries: more is a FilesystemError (EFBIG);
-        without them only the host's disk is a limit. Raises StorageError and OSError for the host's files.
+        without them only the host's disk is a limit. on_progress: called with the bytes of files received so far.
+        Raises StorageError and OSError for the host's files.
         """
         target = Path(host_path).absolute()
         status = await self.stat(guest_path, user=user)
         budget = Budget(path_text(self._path(guest_path)), max_bytes, max_entries)
         if status.kind is FsEntryKind.DIRECTORY:
             async with self._open("pack", guest_path, user) as call:
-                return await receive_tree(call, target, budget, symlinks=symlinks)
+                return await receive_tree(call, target, budget, on_progress, symlinks=symlinks)
         if status.kind is not FsEntryKind.FILE:  # a device may have no end
             raise FilesystemError(errno.EINVAL, budget.source, "neither a regular file nor a folder")
         async with self._open("read", guest_path, user) as call:
-            return await receive_file(call, target, status.mode, budget)
+            return await receive_file(call, target, status.mode, budget, on_progress)
 
     # -- the one way to the guest
 
