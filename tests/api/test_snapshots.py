@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from tests.api.test_images import LAYER
-from tests.image.images import archive_bytes, docker_files, make_image
+from tests.image.images import archive_bytes, docker_files, make_image, sha256, write_layout
 from tests.snapshot.stopped import CHAIN, PIECES, files_in, stopped, write_disk
 from trio_sandbox import (
     Home,
@@ -150,12 +150,16 @@ async def test_called_off(own: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     await Snapshot.create("built", "one", home=own)
 
 
-async def test_to_another_machine_with_its_image(own: Home, tmp_path: Path) -> None:
-    image = tmp_path / "image.tar"
-    image.write_bytes(archive_bytes(docker_files(make_image([LAYER], config={"Env": ["A=1"]}), [DEMO])))
-    await Image.load(image, home=own)
-    detail = await Image.inspect(DEMO, home=own)
-    on_image(own, detail.chain_id)
+@pytest.mark.parametrize("is_local", [False, True])
+async def test_to_another_machine_with_its_image(own: Home, tmp_path: Path, is_local: bool) -> None:
+    image = make_image([LAYER], config={"Env": ["A=1"]})
+    if is_local:  # an OCI layout, as `local/…` has it
+        write_layout(own.folder("images", "local", "tiny"), image)
+    else:
+        (tmp_path / "image.tar").write_bytes(archive_bytes(docker_files(image, [DEMO])))
+        await Image.load(tmp_path / "image.tar", home=own)
+    chain_id = sha256(LAYER)
+    on_image(own, chain_id)
     made = await Snapshot.create("built", "one", home=own)
     archive, other = tmp_path / "built.tar.gz", Home(tmp_path / "other")
     await Snapshot.save("built", archive, with_image=True, home=own)
@@ -164,7 +168,7 @@ async def test_to_another_machine_with_its_image(own: Home, tmp_path: Path) -> N
     await loaded.verify()
     (there,) = await Image.list(home=other)
     assert there.reference.startswith("localhost/snapshots/")
-    assert (await Image.inspect(there.reference, home=other)).chain_id == detail.chain_id
+    assert (await Image.inspect(there.reference, home=other)).chain_id == chain_id
     with pytest.raises(SnapshotAlreadyExistsError):
         await Snapshot.load(archive, name="again", home=other)
     await Snapshot.load(archive, home=other)
