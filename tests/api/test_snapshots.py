@@ -116,6 +116,14 @@ async def test_wrong_requests_are_named_together() -> None:
         await Sandbox.create("one", snapshot="no such")
 
 
+async def test_what_has_the_name_stays_when_the_snapshot_is_not_there(own: Home) -> None:
+    stopped(own)
+    for snapshot in ("missing", str(own.root)):
+        with pytest.raises(SnapshotNotFoundError):
+            await Sandbox.create("one", snapshot=snapshot, replace=True, home=own)
+    assert (await Sandbox.get("one", home=own)).status == "stopped"
+
+
 async def test_looking_and_errors(own: Home) -> None:
     stopped(own)
     made = await Snapshot.create("built", "one", home=own)

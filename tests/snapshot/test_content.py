@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_sandbox.snapshot.content import GRANULE, digest_of, granules
@@ -31,6 +31,7 @@ def stored(size: int, pieces: list[tuple[int, bytes]], *, holes: bool) -> Iterat
         yield file.fileno()
 
 
+@settings(deadline=None)
 @given(SIZES, PIECES)
 def test_holes_and_zeros_are_the_same(size: int, pieces: list[tuple[int, bytes]]) -> None:
     with stored(size, pieces, holes=True) as sparse, stored(size, pieces, holes=False) as whole:
@@ -43,6 +44,7 @@ def test_holes_and_zeros_are_the_same(size: int, pieces: list[tuple[int, bytes]]
         assert bytes(found) == content
 
 
+@settings(deadline=None)
 @given(SIZES, PIECES, SIZES, PIECES)
 def test_other_bytes_have_another_digest(
     size: int, pieces: list[tuple[int, bytes]], other_size: int, others: list[tuple[int, bytes]]

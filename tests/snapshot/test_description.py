@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.snapshot.stopped import PIN
@@ -72,7 +72,7 @@ ONE = Description(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(DESCRIPTIONS)
 def test_what_was_written_is_read(description: Description) -> None:
     read = Description.parse(description.to_bytes())
@@ -89,12 +89,14 @@ JSON = st.recursive(
 KEYS = [field.name for field in attrs.fields(Description)]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_anything_else_is_refused(data: bytes) -> None:
     with pytest.raises(SnapshotFault):
         Description.parse(data)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(KEYS), JSON)
 def test_one_key_that_is_anything_is_refused_or_taken_as_it_is(key: str, value: Any) -> None:
     plain = json.loads(ONE.to_bytes())

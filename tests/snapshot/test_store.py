@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -184,6 +185,20 @@ def test_damage_that_is_seen_when_it_is_verified(home: Home, one: str, damage: C
     damage(made.path)
     with pytest.raises(SnapshotError, match="is damaged"):
         store.find(home, "first").verify()
+
+
+def test_a_folder_of_a_stranger_is_not_waited_for(home: Home, one: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / DESCRIPTION_FILE)
+    with pytest.raises(SnapshotError):
+        store.find(home, str(tmp_path))
+    made = create("first", one, home)
+    plain = json.loads(made.description.to_bytes())
+    plain["files"][DISK_FILE]["size"] = 0
+    (made.path / DESCRIPTION_FILE).write_text(json.dumps(plain))
+    (made.path / DISK_FILE).unlink()
+    os.mkfifo(made.path / DISK_FILE)
+    with pytest.raises(SnapshotError, match=DISK_FILE):
+        store.find(home, "first")
 
 
 class CalledOff(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import math
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -31,6 +32,7 @@ from trio_sandbox.patch_sources import require_sources
 from trio_sandbox.relay.client_messages import (
     SessionInfo,
 )
+from trio_sandbox.snapshot.store import find as find_snapshot
 from trio_sandbox.state.places import forget, store_of
 from trio_sandbox.state.rows import Tenure
 
@@ -405,17 +407,19 @@ class _Creating:
 
     async def run(self) -> RemoteControl:
         """Make it."""
-        await in_thread(require_sources, self.config.patches)
         await self._make_room()
         return await make_sandbox(self.config, self.home, Tenure.NEW, detached=self.detached)
 
     async def begin(self) -> Creation:
         """Begin to make it."""
-        await in_thread(require_sources, self.config.patches)
         await self._make_room()
         return await Creation.begin(self.config, self.home, Tenure.NEW, detached=self.detached)
 
     async def _make_room(self) -> None:
+        """End what has the name, when what is asked for could be made as far as one can see."""
+        await in_thread(require_sources, self.config.patches)
+        if self.config.snapshot is not None:
+            await in_thread(find_snapshot, self.home, os.fspath(self.config.snapshot))
         if self.grace is not None:
             await _make_room(self.config.name, self.home, self.grace)
 

@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -77,8 +78,7 @@ class Artifact:
         """
         path = absolute(path)
         try:
-            with (path / DESCRIPTION_FILE).open("rb") as file:
-                data = file.read(MAX_DESCRIPTION_BYTES + 1)
+            data = _read(path / DESCRIPTION_FILE)
         except (FileNotFoundError, NotADirectoryError):
             raise SnapshotNotFoundError(str(path), f"it is no snapshot: it has no {DESCRIPTION_FILE}") from None
         except OSError as error:
@@ -102,8 +102,9 @@ class Artifact:
                 except OSError as error:
                     raise SnapshotError(str(self.path), f"{name} cannot be opened: {error.strerror}") from error
                 stack.callback(os.close, found[name])
-                if (size := os.fstat(found[name]).st_size) != facts.size:
-                    raise SnapshotError(str(self.path), f"{name} has {size} bytes instead of {facts.size}")
+                status = os.fstat(found[name])
+                if status.st_size != facts.size or not stat.S_ISREG(status.st_mode):
+                    raise SnapshotError(str(self.path), f"{name} has {status.st_size} bytes instead of {facts.size}")
             yield found
 
     def verify(self, proceed: Proceed = on) -> None:
@@ -119,6 +120,13 @@ class Artifact:
 def absolute(path: str | os.PathLike[str]) -> Path:
     """A path whose last component is a name."""
     return Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def _read(path: Path) -> bytes:
+    """A small file, or the beginning of a large one. It may be anything, and is not waited for."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        return file.read(MAX_DESCRIPTION_BYTES + 1)
 
 
 @contextmanager
