@@ -2,6 +2,11 @@
 
 One sandbox is one conversation: files stay from call to call. Each call has a deadline, a bounded answer, and gives the
 files that it wrote.
+
+    $ python examples/code_interpreter.py
+    >>> print(sum(range(101)))
+    5050
+    ...
 """
 
 from __future__ import annotations
@@ -20,12 +25,12 @@ LIMITS = [Rlimit.nproc(64), Rlimit.fsize(64 << 20)]
 
 @attrs.frozen
 class Answer:
-    """What goes back to the model. files: what the program wrote, by name; too_much: names of those left out."""
+    """What a model gets. files: what the program wrote, by name; left_out: how many were too many, or too large."""
 
     text: str
     success: bool
     files: dict[str, bytes] = attrs.Factory(dict)
-    too_much: list[str] = attrs.Factory(list)
+    left_out: int = 0
 
 
 async def prepare(sandbox: Sandbox) -> None:
@@ -45,8 +50,8 @@ async def run_code(sandbox: Sandbox, code: str, timeout: float = 30.0) -> Answer
     except ExecTimeoutError as error:
         said = (error.stdout + error.stderr).decode(errors="replace")
         return Answer(f"{said}\nstopped: it did not end within {timeout:g} s", success=False)
-    files, too_much = await new_files(sandbox, before)
-    return Answer(output.stdout.text() + output.stderr.text(), output.success, files, too_much)
+    files, left_out = await new_files(sandbox, before)
+    return Answer(output.stdout.text() + output.stderr.text(), output.success, files, left_out)
 
 
 async def changes(sandbox: Sandbox) -> dict[str, int]:
@@ -55,39 +60,43 @@ async def changes(sandbox: Sandbox) -> dict[str, int]:
         return {entry.path: entry.metadata.modified_ns async for entry in entries if entry.kind == "file"}
 
 
-async def new_files(sandbox: Sandbox, before: dict[str, int]) -> tuple[dict[str, bytes], list[str]]:
-    """Files written since, and the names of those that are too many or too large: programs choose that, not we."""
+async def new_files(sandbox: Sandbox, before: dict[str, int]) -> tuple[dict[str, bytes], int]:
+    """Files written since, and how many more there are than anybody wants: programs choose that, not we."""
     files: dict[str, bytes] = {}
-    too_much: list[str] = []
+    left_out = 0
     for path, modified in (await changes(sandbox)).items():
         if before.get(path) == modified:
+            continue
+        if len(files) == MOST_FILES:
+            left_out += 1
             continue
         try:
             data = await sandbox.fs.read(path, length=LARGEST_FILE + 1, user="nobody")
         except FilesystemError:  # gone meanwhile
             continue
-        name = path.rpartition("/")[2]
-        if len(files) == MOST_FILES or len(data) > LARGEST_FILE:
-            too_much.append(name)
+        if len(data) > LARGEST_FILE:
+            left_out += 1
         else:
-            files[name] = data
-    return files, too_much
+            files[path.rpartition("/")[2]] = data
+    return files, left_out
 
 
 async def main() -> None:
     """What a model might ask for."""
-    programs = [
-        "print(sum(range(101)))",
-        "open('primes.txt', 'w').write(' '.join(str(n) for n in range(2, 50) if all(n % d for d in range(2, n))))",
-        "print(open('primes.txt').read().split()[-1])",
-        "while True: print('spam' * 1000)",
-        "open('/etc/passwd', 'w')",
-    ]
+    programs = {
+        "print(sum(range(101)))": 30.0,
+        "open('even.txt', 'w').write(' '.join(str(n) for n in range(0, 50, 2)))": 30.0,
+        "print(open('even.txt').read().split()[-1])": 30.0,
+        "while True: print('spam' * 1000)": 1.0,
+        "open('/etc/passwd', 'w')": 30.0,
+    }
     async with open_sandbox("interpreter", image="local/base") as sandbox:
         await prepare(sandbox)
-        for code in programs:
-            answer = await run_code(sandbox, code, timeout=3.0)
-            print(f">>> {code}\n{answer.text.strip()[-200:]}", *answer.files.values(), sep="\n")
+        for code, timeout in programs.items():
+            answer = await run_code(sandbox, code, timeout)
+            print(f">>> {code}", *filter(None, [answer.text.strip()[-200:]]), sep="\n")
+            for name, data in answer.files.items():
+                print(f"[{name}] {data.decode(errors='replace')}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,10 +17,11 @@ import trio
 
 from examples import code_interpreter
 from examples.code_interpreter import run_code
-from tests.real.conftest import first_use
-from trio_sandbox import Sandbox, open_sandbox
+from tests.real.conftest import first_use, home
+from tests.real.traces import machines
+from trio_sandbox import Home, Sandbox, open_sandbox
 
-__all__ = ["first_use"]
+__all__ = ["first_use", "home"]
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -40,11 +42,12 @@ async def names() -> set[str]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
+def nothing_left(home: Home) -> Iterator[None]:
     """Every sandbox of an example goes with it."""
-    before = trio.run(names)
+    before, machines_before = trio.run(names), machines(home)
     yield
     assert trio.run(names) <= before
+    assert machines(home) <= machines_before
 
 
 # -- the code interpreter
@@ -53,8 +56,8 @@ def nothing_left() -> Iterator[None]:
 def test_the_interpreter_answers() -> None:
     text = said("code_interpreter")
     assert ">>> print(sum(range(101)))\n5050\n" in text
-    assert "b'2 3 5 7 11" in text and "\n47\n" in text
-    assert "stopped: it did not end within 3 s" in text and "PermissionError" in text
+    assert "[even.txt] 0 2 4 6 8" in text and "\n48\n" in text
+    assert "stopped: it did not end within 1 s" in text and "PermissionError" in text
 
 
 @pytest.fixture
@@ -69,9 +72,9 @@ async def test_an_answer_is_bounded_whatever_the_program_does(interpreter: Sandb
     flood = await run_code(interpreter, "import sys; sys.stdout.write('x' * 1_000_000)")
     assert flood.success and len(flood.text) < 2 * code_interpreter.KEPT + 100
     many = await run_code(interpreter, "for n in range(30): open(f'f{n}', 'w').write('x')")
-    assert (len(many.files), len(many.too_much)) == (code_interpreter.MOST_FILES, 30 - code_interpreter.MOST_FILES)
+    assert (len(many.files), many.left_out) == (code_interpreter.MOST_FILES, 30 - code_interpreter.MOST_FILES)
     large = await run_code(interpreter, "open('large', 'wb').truncate(1 << 21)")
-    assert (large.files, large.too_much) == ({}, ["large"])
+    assert (large.files, large.left_out) == ({}, 1)
     link = await run_code(interpreter, "import os; os.symlink('/etc/passwd', 'link')")
     assert (link.success, link.files) == (True, {})
     assert not (await run_code(interpreter, "import os\nwhile True: os.fork()", timeout=5.0)).success
@@ -82,30 +85,55 @@ async def test_an_answer_is_bounded_whatever_the_program_does(interpreter: Sandb
 
 
 def test_no_job_is_lost_by_a_rotation() -> None:
-    assert said("worker_rotation") == "8 jobs done, none lost; first and last: JOB 0, JOB 7\n"
+    *jobs, last = said("rotation").splitlines()
+    assert last == "9 jobs done, none lost"
+    by_worker = [job.partition(" from ") for job in jobs]
+    assert sorted(job for job, _, _ in by_worker) == [f"JOB {number}{also}" for number in "123" for also in ("", *"AB")]
+    assert {worker for _, _, worker in by_worker} == {"shout-1", "shout-2", "shout-3"}
+
+
+# -- forks
+
+
+def test_each_request_has_a_fork_that_has_answered_nobody() -> None:
+    words = [("otter", "found"), ("sloth", "not found"), ("otter", "found")]
+    answers = [f'"{word}": {found}, request 1 of this process' for word, found in words]
+    assert said("fork_per_request").splitlines() == ["prepared once", *answers]
 
 
 # -- the web service
 
 
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    """A web service that listens."""
-    argv = [sys.executable, "examples/web_service.py", "0"]
+@pytest.fixture(scope="module", params=["asyncio", "trio"])
+def port(request: pytest.FixtureRequest) -> Iterator[int]:
+    """A web service that listens; Ctrl-C ends it."""
+    argv = [sys.executable, "examples/web_service.py", "--port", "0", "--backend", request.param]
     with subprocess.Popen(argv, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as service:
         try:
             assert service.stdout is not None
             yield int(service.stdout.readline().rpartition(":")[2])
+            service.send_signal(signal.SIGINT)
+            assert service.wait(timeout=30) == 0
         finally:
-            service.terminate()
+            service.kill()
 
 
-def ask(port: int, body: bytes, target: str = "/run") -> tuple[int, dict[str, object]]:
+def ask(port: int, body: bytes, target: str = "/") -> tuple[int, dict[str, object]]:
     """Send a request as any client does."""
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    client.request("POST", target, body)
-    response = client.getresponse()
-    return response.status, json.loads(response.read())
+    try:
+        client.request("POST", target, body)
+        response = client.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        client.close()
+
+
+def first_line(port: int, request: bytes) -> bytes:
+    """What a client is told that sends anything."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client, client.makefile("rb") as reply:
+        client.sendall(request)
+        return reply.readline()
 
 
 def test_the_web_service_runs_programs(port: int) -> None:
@@ -115,11 +143,12 @@ def test_the_web_service_runs_programs(port: int) -> None:
 
 
 def test_the_web_service_refuses(port: int) -> None:
-    assert ask(port, b"", "/other")[0] == 404
+    assert ask(port, b"", "/other")[0] == 400
     assert ask(port, b"#" * (1 << 17))[0] == 413
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
-        client.sendall(b"no HTTP\r\n\r\n")
-        assert client.makefile("rb").readline().startswith(b"HTTP/1.1 400")
+    assert first_line(port, b"no HTTP\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+    assert first_line(port, b"POST / HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 411 ")
+    assert first_line(port, b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n").startswith(b"HTTP/1.1 411 ")
+    assert first_line(port, b"x" * (1 << 15)).startswith(b"HTTP/1.1 431 ")
 
 
 def test_a_client_that_goes_away_takes_its_sandbox_along(port: int) -> None:
@@ -127,7 +156,7 @@ def test_a_client_that_goes_away_takes_its_sandbox_along(port: int) -> None:
         body = b"import time; time.sleep(1000)"
         stream = await trio.open_tcp_stream("127.0.0.1", port)
         async with stream:
-            await stream.send_all(b"POST /run HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            await stream.send_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
             with trio.fail_after(60):
                 while not any(name.startswith("web-") for name in await names()):
                     await trio.sleep(0.02)
