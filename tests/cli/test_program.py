@@ -97,6 +97,19 @@ def test_an_unknown_command(word: str, told: str, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err.endswith(told)
 
 
+def test_run_in_the_background_is_another_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["run", "-d", "local/base", "true"]) == 2
+    assert "`trio-sandbox create` makes one that stays" in capsys.readouterr().err
+
+
+def test_json_is_there_wherever_a_command_tells_facts() -> None:
+    """Not where names alone are printed, one a line, or what a program prints."""
+    told = [name for section in ("Images", "What they are and do") for name in cli.SECTIONS[section]]
+    for name in {*told, "wait", "fork", "doctor", "sessions", "events"} - {"rmi", "save", "image"}:
+        command = cli.program.get_command(click.Context(cli.program), name)
+        assert command is not None and any("--json" in param.opts for param in command.params), name
+
+
 def test_a_closed_pipe_is_what_sigpipe_would_be() -> None:
     code = "import sys; from trio_sandbox.cli.program import run; sys.exit(run(['completion', 'fish']))"
     reading, writing = os.pipe()

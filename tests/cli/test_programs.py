@@ -192,7 +192,7 @@ async def test_copies(box: Sandbox, tmp_path: Path) -> None:
     (here / "sub").mkdir(parents=True)
     (here / "sub" / "note").write_text("text")
     (here / "link").symlink_to("sub")
-    await said("cp", str(here), "box:/copied", home=tmp_path)
+    await said("cp", "-r", str(here), "box:/copied", home=tmp_path)
     assert await box.fs.read_text("/copied/sub/note") == "text"
     back = tmp_path / "back"
     done = await run("cp", "box:/copied", str(back), home=tmp_path)

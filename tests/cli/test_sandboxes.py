@@ -67,7 +67,7 @@ class TestListing:
         assert json.loads(Said(capsys, "ls", "--label", "tier=down", "--json").out) == []
 
     def test_inspect_tells_configuration_and_runs(self, capsys: pytest.CaptureFixture[str]) -> None:
-        up, broken = json.loads(Said(capsys, "inspect", "up", "broken").out)
+        up, broken = json.loads(Said(capsys, "inspect", "--json", "up", "broken").out)
         assert up["config"]["memory"] == 512 and up["config"]["labels"] == {"tier": "up"}
         (now,) = up["runs"]
         assert (now["ended_at"], now["reason"], now["exit_code"]) == (None, None, None)
@@ -115,6 +115,7 @@ class TestVerbs:
     @pytest.mark.usefixtures("home")
     def test_wait_prints_how_it_ended(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert Said(capsys, "wait", "broken").out == "1\n"
+        assert json.loads(Said(capsys, "wait", "--json", "broken").out) == {"name": "broken", "exit_code": 1}
 
     @pytest.mark.usefixtures("home")
     def test_one_in_somebodys_block_cannot_be_reached(self, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,6 +57,9 @@ class Place:
 @click.option("-u", "--user", default=None, help="Whose rights apply in the sandbox, and who owns what is made there.")
 @click.option("--links", is_flag=True, help="Bring symbolic links out too; who follows one goes where the guest likes.")
 @click.option("-q", "--quiet", is_flag=True, help="Do not say what was copied.")
+@click.option(
+    "-r", "-a", "--archive", is_flag=True, expose_value=False, help="Accepted and not needed: folders come whole."
+)
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST")
 def cp(user: str | None, links: bool, quiet: bool, source: str, destination: str) -> int:

@@ -7,11 +7,12 @@ import json
 import click
 
 from trio_sandbox.cli.failures import telling_wrong_arguments
-from trio_sandbox.cli.options import name_argument
+from trio_sandbox.cli.options import json_already_option, name_argument
 from trio_sandbox.cli.output import show_json_line
 
 
 @click.command()
+@json_already_option
 @name_argument
 @click.argument("event", required=False)
 def events(name: str, event: str | None) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from trio_sandbox.cli.options import json_option
+from trio_sandbox.cli.options import json_already_option, json_option
 from trio_sandbox.cli.output import age, as_plain, on_terminal, show_json, show_table, size, tell
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def _say_removed(report: ImagePruneReport) -> None:
 
 
 @click.command("inspect")
+@json_already_option
 @image_arguments
 def inspect(names: Sequence[str]) -> None:
     """Show all that is known of images: a JSON array with sizes, configuration and layers.

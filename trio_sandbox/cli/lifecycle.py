@@ -5,12 +5,13 @@ Each takes several names, does all of them at once, and prints the name of each 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from trio_sandbox.cli.options import names_argument
+from trio_sandbox.cli.options import json_option, names_argument
 
 if TYPE_CHECKING:
     from trio_sandbox.client.handle import SandboxHandle
@@ -111,20 +112,28 @@ def restart(timeout: float, names: Sequence[str]) -> int:
 
 
 @click.command()
+@json_option
 @names_argument
-def wait(names: Sequence[str]) -> int:
+def wait(as_json: bool, names: Sequence[str]) -> int:
     """Wait until sandboxes have ended, and print the exit code of each as it ends: 0 after a power-off, -9 when it was
     killed, 1 after a crash. One that does not run has ended already.
+
+    --json has a document with name and exit code a line.
     """
-    return _each(names, _exit_code)
+
+    async def wait_for_one(handle: SandboxHandle) -> str:
+        code = await _exit_code(handle)
+        return json.dumps({"name": handle.name, "exit_code": code}) if as_json else str(code)
+
+    return _each(names, wait_for_one)
 
 
-async def _exit_code(handle: SandboxHandle) -> str:
+async def _exit_code(handle: SandboxHandle) -> int:
     if handle.config.ephemeral:  # what the store knew of it goes with it
         async with await handle.connect() as sandbox:
-            return str((await sandbox.end()).exit_code)
+            return (await sandbox.end()).exit_code
     await handle.wait_until_stopped()
-    return str((await handle.runs())[-1].exit_code)
+    return (await handle.runs())[-1].exit_code
 
 
 @click.command()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trio_sandbox.cli.options import json_option, label_option, labels, names_argument
+from trio_sandbox.cli.options import json_already_option, json_option, label_option, labels, names_argument
 from trio_sandbox.cli.output import STATUS_STYLES, age, milliseconds, on_terminal, show_json, show_table, tell
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def ls(everything: bool, label: Sequence[str], as_json: bool, quiet: bool) -> No
 
 
 @click.command()
+@json_already_option
 @names_argument
 def inspect(names: Sequence[str]) -> None:
     """Show all that is known of sandboxes: a JSON array with status, configuration and how each run went.

@@ -37,6 +37,12 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
 
 
+def json_already_option(function: F) -> F:
+    """`--json` of what prints nothing else: whoever types it everywhere is not refused."""
+    text = "Accepted and not needed: it is always JSON."
+    return click.option("--json", is_flag=True, expose_value=False, help=text)(function)
+
+
 def program_options(function: F) -> F:
     """What a program in a sandbox gets: `env`, `workdir`, `user`."""
     for option in (

@@ -40,7 +40,15 @@ class RunCommand(ProgramCommand):
     instead_of_subject = "--snapshot"
 
 
+def _refuse_detaching(ctx: click.Context, param: click.Parameter, is_given: bool) -> None:
+    if is_given:
+        raise click.UsageError(
+            "a sandbox of `run` ends with its command; `trio-sandbox create` makes one that stays", ctx
+        )
+
+
 @click.command(cls=RunCommand)
+@click.option("-d", "--detach", is_flag=True, hidden=True, expose_value=False, callback=_refuse_detaching)
 @click.option("--name", default=None, help="Name of the sandbox; made up when not given.")
 @click.option("-i", "--interactive", is_flag=True, help="Accepted and not needed: standard input is always passed in.")
 @click.option("-t", "--tty", is_flag=True, help="Give the command a terminal, and bridge this one to it.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from trio_sandbox.cli.options import json_option, label_option, labels, sandbox_name_completion
+from trio_sandbox.cli.options import json_already_option, json_option, label_option, labels, sandbox_name_completion
 from trio_sandbox.cli.output import age, show_json, show_table, size
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def ls(label: Sequence[str], as_json: bool, quiet: bool) -> None:
 
 
 @snapshot.command("inspect")
+@json_already_option
 @snapshot_arguments
 def inspect(snapshots: Sequence[str]) -> None:
     """Show all that is known of snapshots: a JSON array. Sizes in bytes, times in milliseconds since the epoch."""
