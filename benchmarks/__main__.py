@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from benchmarks import cli, cold_boot, crowd, fork, memory, peers, pull, relay, test_kit, warm_boot
+from benchmarks import cli, cold_boot, crowd, fork, memory, peers, pool, pull, relay, test_kit, warm_boot
 from benchmarks.figures import Figure, Limit, limits_table, table
 from benchmarks.plot import bar_chart
 from trio_sandbox.home import Home
@@ -136,6 +136,18 @@ async def _cli(report: Report, home: Home, repeats: int) -> None:
     report.promise(limits)
 
 
+async def _pool(report: Report, home: Home, repeats: int) -> None:
+    figures, limits = await pool.measure(home, repeats)
+    report.add("pool", "Ready sandboxes, against the bare cold boot", figures, figures[0])
+    report.promise(limits)
+
+
+async def _creates(report: Report, home: Home, repeats: int) -> None:
+    figures, limits = await pool.measure_creates(home)
+    report.add("creates", f"{pool.CREATES} creations at once", figures, figures[0])
+    report.promise(limits)
+
+
 PARTS = {
     "starts": _starts,
     "memory": _memory,
@@ -145,6 +157,8 @@ PARTS = {
     "pull": _pull,
     "cli": _cli,
     "tests": _tests,
+    "pool": _pool,
+    "creates": _creates,
 }
 """What `--only` may name, in their order."""
 

@@ -22,6 +22,7 @@ The layers, each importing only those above it in this list:
     preparation                      patches and scripts, put into a machine that is ready
     life, metrics, runtime           a machine from ready to over; what it uses; what is asked of it
     sandbox                          `serve_sandbox`: all of it, as one function; `open_sandbox`
+    pool                             sandboxes that are ready before anybody asks for them
     process                          sandboxes in a process of their own
     cli                              the command line; the one place that turns errors into sentences
 
@@ -90,6 +91,7 @@ if TYPE_CHECKING:
     from trio_sandbox.errors import MissedLogsError as MissedLogsError
     from trio_sandbox.errors import PatchFailedError as PatchFailedError
     from trio_sandbox.errors import PathNotFoundError as PathNotFoundError
+    from trio_sandbox.errors import PoolClosedError as PoolClosedError
     from trio_sandbox.errors import ProtocolError as ProtocolError
     from trio_sandbox.errors import RemoteProtocolError as RemoteProtocolError
     from trio_sandbox.errors import SandboxAlreadyExistsError as SandboxAlreadyExistsError
@@ -142,6 +144,9 @@ if TYPE_CHECKING:
     from trio_sandbox.patterns.supervise import Restarting as Restarting
     from trio_sandbox.patterns.supervise import SupervisionEnd as SupervisionEnd
     from trio_sandbox.patterns.supervise import supervise as supervise
+    from trio_sandbox.pool import Pool as Pool
+    from trio_sandbox.pool import PoolStatistics as PoolStatistics
+    from trio_sandbox.pool import open_pool as open_pool
     from trio_sandbox.pull_event import PullEvent as PullEvent
     from trio_sandbox.registry_auth import RegistryAuth as RegistryAuth
     from trio_sandbox.relay.client_messages import SessionInfo as SessionInfo
@@ -188,6 +193,7 @@ _HOMES = {
         "MissedLogsError",
         "PatchFailedError",
         "PathNotFoundError",
+        "PoolClosedError",
         "ProtocolError",
         "RemoteProtocolError",
         "SandboxAlreadyExistsError",
@@ -245,6 +251,7 @@ _HOMES = {
         "SupervisionEnd",
         "supervise",
     ),
+    "trio_sandbox.pool": ("Pool", "PoolStatistics", "open_pool"),
     "trio_sandbox.pull_event": ("PullEvent",),
     "trio_sandbox.registry_auth": ("RegistryAuth",),
     "trio_sandbox.relay.client_messages": ("SessionInfo",),

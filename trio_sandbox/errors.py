@@ -12,6 +12,7 @@
     ├── SandboxStillRunningError
     ├── CheckpointError               a running machine could not be copied; it goes on
     ├── HostLimitError                all sandboxes together use as much of the host as they may
+    ├── PoolClosedError               the pool hands out no more sandboxes
     ├── BootError                     the machine did not come up
     ├── PatchFailedError              one of `patches=` could not be applied
     ├── SandboxCrashedError           the machine went away without being asked to
@@ -149,22 +150,26 @@ def with_console(message: str, console_tail: str) -> str:
 class HostLimitError(SandboxError):
     """There was no room on this host for one more sandbox before the deadline. Nothing was made.
 
-    `resource`: "memory" (in MiB), "boots" (sandboxes that start at the same time) or "sandboxes"; `limit` of it is for
-    all sandboxes of the data folder together, and `usage` was taken. `needed`: how much this sandbox would have taken.
-    `waited`: seconds, 0 for one that can never fit. `ahead`: requests that waited longer.
+    `resource`: "memory" (MiB), "boots" (in flight) or "sandboxes"; `usage` of `limit` was taken, `needed` asked for.
+    `waited`: seconds, 0 for what can never fit. `ahead`: requests that waited longer.
     """
 
     def __init__(self, resource: str, limit: int, usage: int, needed: int, waited: float = 0, ahead: int = 0) -> None:
         self.resource, self.limit, self.usage = resource, limit, usage
         self.needed, self.waited, self.ahead = needed, waited, ahead
         unit = "MiB of memory" if resource == "memory" else resource
-        if needed > limit:
-            problem = f"the sandbox needs {needed} {unit}, and all together may have {limit}; ask for less"
-        else:
+        problem = f"the sandbox needs {needed} {unit}, and all together may have {limit}"
+        if needed <= limit:
             line = f", with {ahead} requests before this one" if ahead else ""
             problem = f"{usage} of {limit} {unit} are in use{line}; {needed} did not come free in {waited:.1f} s"
-            problem += "; end a sandbox, wait longer (admission_timeout)"
-        super().__init__(f"no room on this host: {problem}, or raise the limit in limits.toml")
+        remedy = "ask for less, wait longer (admission_timeout) or raise the limit in limits.toml"
+        super().__init__(f"no room on this host: {problem}; {remedy}")
+
+
+class PoolClosedError(NamedSandboxError):
+    """The pool `name` is drained or closed."""
+
+    template = "the pool {name!r} hands out no more sandboxes; open another one"
 
 
 class BootError(SandboxError):

@@ -47,6 +47,7 @@ from trio_sandbox.relay.frames import PROTOCOL_VERSION
 from trio_sandbox.relay.link import AgentLink, LinkLost, Session
 from trio_sandbox.relay.messages import Shutdown
 from trio_sandbox.relay.relay import Relay
+from trio_sandbox.service import is_cancellation
 from trio_sandbox.state.owner import boot_id
 from trio_sandbox.state.record import Record
 from trio_sandbox.vm.qmp import QmpClosed, QmpError
@@ -323,9 +324,9 @@ class Runtime:
         if isinstance(error, RemoteProtocolError):
             return End(EndReason.AGENT_LOST, 1, tail)
         if State.RUNNING not in self.lifecycle.history:
-            return End(EndReason.CANCELLED if isinstance(error, trio.Cancelled) else EndReason.BOOT_FAILED, 1, tail)
+            return End(EndReason.CANCELLED if is_cancellation(error) else EndReason.BOOT_FAILED, 1, tail)
         asked = self.life.asked if self.life is not None else None
-        asked = asked or (EndReason.CANCELLED if isinstance(error, trio.Cancelled) else None)
+        asked = asked or (EndReason.CANCELLED if is_cancellation(error) else None)
         if exit_ is None:
             return End(asked or EndReason.VMM_EXITED, -9, tail)
         lost = self.life is not None and self.life.agent_was_lost

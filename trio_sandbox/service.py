@@ -127,6 +127,13 @@ def raise_together(body: BaseException | None, background: BaseException | None)
     raise BaseExceptionGroup(GROUP_MESSAGE, [*_leaves(body), *_leaves(background)])
 
 
+def is_cancellation(error: BaseException | None) -> bool:
+    """Whether an exception is nothing but a cancellation, of one task or of several."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1] is None
+    return isinstance(error, trio.Cancelled)
+
+
 def _is_consequence(error: BaseException, cause: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(_is_consequence(member, cause) for member in error.exceptions)

@@ -65,3 +65,21 @@ async def test_one_that_can_never_fit_is_refused_before_anything_is_made(home: H
     with leaving_nothing(home), pytest.raises(HostLimitError, match="ask for less"):
         async with open_sandbox("huge", image="registry.invalid/never:pulled", memory=500):
             pass
+
+
+@pytest.mark.soak
+async def test_100_creates_at_once_start_in_order_and_leave_nothing(home: Home) -> None:
+    await trio.to_thread.run_sync(fork_server)
+    started: list[int] = []
+
+    async def one(number: int) -> None:
+        options: dict[str, Any] = {"memory": MEMORY, "admission_timeout": 600}
+        async with await Sandbox.create(f"soak-{number}", image="local/base", **options) as sandbox:
+            started.append(number)
+            assert (await sandbox.exec("true")).success
+
+    with leaving_nothing(home):
+        async with trio.open_nursery() as nursery:
+            for number in range(100):
+                nursery.start_soon(one, number)
+    assert sorted(started) == list(range(100))

@@ -4,6 +4,7 @@
     fresh.py, evidence.py            what the fixtures make; what a failed test has to show
     sandbox.py                       `simulated_sandbox`: the handle, without a virtual machine
     guest.py, program.py             the simulated guest, and what its programs see
+    pool.py                          `simulated_pool`: the same for pools
     machine.py                       what the sandbox takes for a machine
     agent.py, session.py             the agent's side of the wire
     exec_session.py, processes.py    programs: signals.py, pipes.py, terminal.py
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from trio_sandbox.testing.files import MemoryFiles as MemoryFiles
     from trio_sandbox.testing.fresh import SandboxFactory as SandboxFactory
     from trio_sandbox.testing.guest import SimulatedGuest as SimulatedGuest
+    from trio_sandbox.testing.pool import simulated_pool as simulated_pool
     from trio_sandbox.testing.program import Main as Main
     from trio_sandbox.testing.program import Program as Program
     from trio_sandbox.testing.sandbox import cut_clients as cut_clients
@@ -37,6 +39,7 @@ _HOMES = {
     "trio_sandbox.testing.fresh": ("SandboxFactory",),
     "trio_sandbox.testing.guest": ("SimulatedGuest",),
     "trio_sandbox.testing.program": ("Main", "Program"),
+    "trio_sandbox.testing.pool": ("simulated_pool",),
     "trio_sandbox.testing.sandbox": ("cut_clients", "simulated_sandbox"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -43,6 +43,14 @@ async def simulated_sandbox(
 async def _hosted(
     config: SandboxConfig, guest: SimulatedGuest, home: Home | None, *, task_status: trio.TaskStatus[Runtime]
 ) -> None:
+    await serve_simulated_sandbox(config, guest, home, task_status=task_status)
+    await trio.sleep_forever()
+
+
+async def serve_simulated_sandbox(
+    config: SandboxConfig, guest: SimulatedGuest, home: Home | None, *, task_status: trio.TaskStatus[Runtime]
+) -> None:
+    """Be a sandbox with a simulated guest until it ends, as `serve_sandbox` is one with a machine."""
     runtime = Runtime(config)
     async with AsyncExitStack() as stack:
         if home is not None:
@@ -50,7 +58,6 @@ async def _hosted(
         serve = partial(serve_simulated_machine, guest, config, runtime.mark)
         prepare = partial(prepare_guest, config, Tenure.EPHEMERAL)
         await run_machine(runtime, serve, prepare, task_status=task_status)
-    await trio.sleep_forever()
 
 
 async def cut_clients(sandbox: Sandbox) -> int:
