@@ -76,6 +76,7 @@ async def measure_creates(home: Home) -> tuple[list[Figure], list[Limit]]:
             await _timed(f"bench-{number}", f"each of {CREATES}", samples)
         except SandboxError as error:
             failures.append(error)
+            print(f"failed: {error}")
 
     async with trio.open_nursery() as nursery:
         for number in range(CREATES):
