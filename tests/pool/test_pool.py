@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -168,6 +169,16 @@ async def test_one_that_hangs_is_found_out_when_it_is_handed_out() -> None:
             assert pool.statistics().failures == 1
             await wait_all_tasks_blocked()
             assert not guests.made[0].is_on
+
+
+async def test_the_clock_is_put_right_when_it_is_handed_out() -> None:
+    guests = Guests()
+    async with simulated_pool("p", guests, warm_pool=1) as pool:
+        await filled(pool, 1)
+        guests.made[0].set_clock(0)
+        async with pool.lease() as sandbox:
+            await sandbox.exec("true")
+            assert abs(guests.made[0].time_ns() - time.time_ns()) < 60e9
 
 
 async def test_one_that_nobody_takes_is_replaced_when_it_is_old() -> None:
