@@ -13,57 +13,12 @@ from typing import Any
 import msgpack
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from tests.guest.agent_client import WINDOW, Client
 from tests.guest.fs_client import feed, fs, fs_outcome, fs_start, record, records
+from trio_sandbox.testing.strategies import FileNode, file_trees
 
 FILE, FOLDER, LINK = stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK
-NAMES = st.binary(min_size=1, max_size=12).filter(
-    lambda name: b"/" not in name and b"\0" not in name and name not in (b".", b"..")
-)
-TIMES = st.integers(0, 2**32 * 10**9)
-
-
-class Node:
-    """One thing of a random tree, made on the disk."""
-
-    def __init__(self, content: Any, mode: int, mtime_ns: int) -> None:
-        self.content, self.mode, self.mtime_ns = content, mode, mtime_ns
-
-    def __repr__(self) -> str:
-        return f"Node({self.content!r}, {self.mode:o}, {self.mtime_ns})"
-
-    def make(self, path: bytes) -> None:
-        if isinstance(self.content, dict):
-            os.mkdir(path)
-            for name, node in self.content.items():
-                node.make(path + b"/" + name)
-        elif isinstance(self.content, str):
-            os.symlink(self.content, path)
-        else:
-            Path(os.fsdecode(path)).write_bytes(self.content)
-        if not isinstance(self.content, str):
-            os.chmod(path, self.mode)
-        os.utime(path, ns=(0, self.mtime_ns), follow_symlinks=False)
-
-
-def nodes(content: st.SearchStrategy[Any]) -> st.SearchStrategy[Node]:
-    # One who is not root could not read or remove what has other modes.
-    return st.builds(Node, content, st.integers(0, 0o7777).map(lambda mode: mode | 0o700), TIMES)
-
-
-CONTENT = st.one_of(
-    st.binary(max_size=50),
-    st.integers(50, 200_000).map(lambda size: b"0123456789" * (size // 10)),
-    st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=40),
-)
-TREES = nodes(
-    st.dictionaries(
-        NAMES,
-        st.recursive(nodes(CONTENT), lambda below: nodes(st.dictionaries(NAMES, below, max_size=4)), max_leaves=12),
-    )
-)
 
 
 def picture(root: bytes) -> dict[bytes, tuple[int, int, object]]:
@@ -87,13 +42,13 @@ def picture(root: bytes) -> dict[bytes, tuple[int, int, object]]:
     return found
 
 
-@given(tree=TREES)
+@given(tree=file_trees())
 @settings(
     max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-def test_there_and_back(agent: Client, memory_folder: Path, tree: Node) -> None:
+def test_there_and_back(agent: Client, memory_folder: Path, tree: FileNode) -> None:
     source, target = os.fsencode(memory_folder / "source"), os.fsencode(memory_folder / "target")
     try:
         tree.make(source)

@@ -7,18 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_sandbox.errors import LocalProtocolError, RemoteProtocolError
-from trio_sandbox.relay.frames import HEADER, MAX_BODY, RULES, Flag, Frame, FrameReader, FrameType, Role, Scope, encode
-
-
-@st.composite
-def frames(draw: st.DrawFn, sender: Role) -> Frame:
-    kind = draw(st.sampled_from([kind for kind, rule in RULES.items() if sender in rule.senders]))
-    rule = RULES[kind]
-    least, most = {Scope.MACHINE: (0, 0), Scope.SESSION: (1, 2**32 - 1), Scope.EITHER: (0, 2**32 - 1)}[rule.scope]
-    flags = draw(st.sampled_from([Flag(0), rule.flags]))
-    return Frame(
-        kind, draw(st.integers(least, most)), draw(st.binary(max_size=300)), flags, draw(st.integers(0, 65535))
-    )
+from trio_sandbox.relay.frames import HEADER, MAX_BODY, Frame, FrameReader, FrameType, Role, encode
+from trio_sandbox.testing.strategies import frames, mutated_bytes
 
 
 @given(st.data(), st.sampled_from(Role))
@@ -34,8 +24,10 @@ def test_frames_survive_any_cutting(data: st.DataObject, sender: Role) -> None:
     assert reader.pending == 0
 
 
-@given(st.binary(max_size=200), st.sampled_from(Role))
-def test_hostile_bytes_raise_nothing_but_remote_protocol_error(data: bytes, sender: Role) -> None:
+@given(st.data(), st.sampled_from(Role))
+def test_hostile_bytes_raise_nothing_but_remote_protocol_error(choice: st.DataObject, sender: Role) -> None:
+    stream = st.lists(frames(sender), max_size=3).map(lambda sent: b"".join(encode(frame, sender) for frame in sent))
+    data = choice.draw(st.binary(max_size=200) | mutated_bytes(stream))
     reader = FrameReader(sender)
     try:
         for _ in reader.feed_untrusted(data):

@@ -18,9 +18,9 @@ from trio_sandbox.relay.messages import (
     Subscribe,
 )
 from trio_sandbox.relay.states import SideState
+from trio_sandbox.testing.strategies import hostile_bytes
 
 from .crowd import Client, World, settle, world
-from .garbage import hostile_bytes
 
 OPENED = (
     Exec((b"prog",), (), stdin=True),

@@ -46,8 +46,7 @@ from trio_sandbox.relay.messages import (
 )
 from trio_sandbox.relay.mux import Mux
 from trio_sandbox.relay.states import FINAL, SideState
-
-from .garbage import hostile_bytes
+from trio_sandbox.testing.strategies import hostile_bytes
 
 EXITED = Exited(0, 0, False, False, False, 1, 2, 3)
 WELCOME = Welcome(1, "box", 1, 16, 1, {}, "/", "", "/bin/sh")

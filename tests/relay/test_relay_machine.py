@@ -27,9 +27,9 @@ from trio_sandbox.relay.messages import (
     Subscribe,
 )
 from trio_sandbox.relay.states import SideState
+from trio_sandbox.testing.steps import Steps
 
 from .crowd import Client, LocalSession, World, world
-from .steps import Steps
 
 PLACES = 4  # one of them is the relay's own
 PATIENCE = 60.0

@@ -12,7 +12,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable
-from functools import partial
 
 import anyio
 from anyio.abc import SocketStream
@@ -231,11 +230,12 @@ class RemoteSession(SessionBuffer):
         self._connection = connection
 
     async def receive(self) -> MessageReceived | DataReceived:
-        """The next event; EXITED, FAILED, DONE or DETACHED is the last. Raises why none comes. Cancellation: no
-        effect.
+        """The next event; EXITED, FAILED, DONE or DETACHED is the last. Raises why none comes, LocalProtocolError
+        once it is abandoned. Cancellation: no effect.
         """
-        await self._connection.wait_until(partial(bool, self._inbox))
-        event = self.pop()
+        await self._connection.wait_until(lambda: bool(self._inbox) or self.abandoned)
+        if (event := self.pop()) is None:
+            self.raise_if_abandoned()
         assert event is not None
         if isinstance(event, MessageReceived) and isinstance(event.message, Failed):
             self._raise_refusal(event.message)
@@ -273,6 +273,7 @@ class RemoteSession(SessionBuffer):
         self.kill()
         self._connection.forget(self.id)
         self.let_go()
+        self.abandoned = True
 
 
 def _nothing() -> None:

@@ -365,7 +365,8 @@ class ExecHandle:
 
     async def aclose(self) -> None:
         """Kill the program if it runs, and wait up to 5 s for the guest's word that it is gone; shielded from
-        cancellation. When it was started with `detached=True`, or `detach` has begun, it is left instead.
+        cancellation. When it was started with `detached=True`, or `detach` has begun, it is left instead. Where the
+        guest does not say it in time, `wait` and the like raise LocalProtocolError from then on.
         """
         if self._leave_means is Leave.DETACHES:
             self.ask_to_detach()

@@ -371,11 +371,14 @@ class Session(SessionBuffer):
         self._parked.unpark_all()
 
     async def receive(self) -> MessageReceived | DataReceived:
-        """The next event; EXITED, FAILED or DONE is the last. Raises the machine's failure. Cancellation: no effect."""
+        """The next event; EXITED, FAILED or DONE is the last. Raises the machine's failure, LocalProtocolError once it
+        is abandoned. Cancellation: no effect.
+        """
         # What has arrived is bounded by credit, so whoever takes it all without a break starves nobody.
         await trio.lowlevel.checkpoint_if_cancelled()
         while (event := self.pop()) is None:
             self._link.raise_failure()
+            self.raise_if_abandoned()
             await self._parked.park()
         return event
 
@@ -418,4 +421,6 @@ class Session(SessionBuffer):
         self.kill()
         self._link.redirect(self.id, None)
         self.let_go()
+        self.abandoned = True
         self._on_end()
+        self._parked.unpark_all()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from trio_sandbox.errors import LocalProtocolError
 from trio_sandbox.relay.client_messages import (
     Opened,
 )
@@ -35,6 +36,7 @@ class SessionBuffer:
         self.session_id = number
         self.stdin_open = True
         self.over = False
+        self.abandoned = False
         self._mux = mux
         self._changed = changed
         self._inbox: deque[MessageReceived | DataReceived] = deque()
@@ -141,6 +143,13 @@ class SessionBuffer:
         if self._mux.is_open(self.id):
             self._mux.send_empty(FrameType.KILL, self.id)
             self._changed()
+
+    def raise_if_abandoned(self) -> None:
+        """Raises LocalProtocolError when its owner has let go of it: nothing will arrive any more."""
+        if self.abandoned:
+            raise LocalProtocolError(
+                "this session was closed before the guest confirmed its end, so how it ended is not known"
+            )
 
     def let_go(self) -> None:
         """Nobody will receive again: what has arrived counts as consumed."""

@@ -10,7 +10,12 @@
     exec_session.py, processes.py    programs: signals.py, pipes.py, terminal.py
     fs_session.py, file_ops.py       file operations: files.py, inodes.py
     events.py                        events
-    faults.py, clock.py, port.py     what goes wrong, the time, the stream
+    faults.py, strokes.py            what goes wrong
+    clock.py, port.py                the time, the stream
+    actions.py, model.py             what can be done to programs, and what must come of it
+    player.py, played.py, play.py    both together
+    backends.py, steps.py            simulated or real; a program that moves with a synchronous test
+    strategies/, exec_machine.py     the same for Hypothesis, which nothing else here imports
 
 Simulated means: nothing is isolated. It is for tests, and no sandbox.
 
@@ -24,6 +29,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trio_sandbox.testing.faults import Faults as Faults
+    from trio_sandbox.testing.faults import Stroke as Stroke
+    from trio_sandbox.testing.faults import StrokeKind as StrokeKind
     from trio_sandbox.testing.files import MemoryFiles as MemoryFiles
     from trio_sandbox.testing.fresh import SandboxFactory as SandboxFactory
     from trio_sandbox.testing.guest import SimulatedGuest as SimulatedGuest
@@ -34,7 +41,7 @@ if TYPE_CHECKING:
     from trio_sandbox.testing.sandbox import simulated_sandbox as simulated_sandbox
 
 _HOMES = {
-    "trio_sandbox.testing.faults": ("Faults",),
+    "trio_sandbox.testing.faults": ("Faults", "Stroke", "StrokeKind"),
     "trio_sandbox.testing.files": ("MemoryFiles",),
     "trio_sandbox.testing.fresh": ("SandboxFactory",),
     "trio_sandbox.testing.guest": ("SimulatedGuest",),

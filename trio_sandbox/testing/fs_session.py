@@ -179,6 +179,7 @@ class FsSession(AgentSession):
     async def _unpack(self) -> Done:
         stream, count = RecordStream(), 0
         current: Inode | None = None
+        times: list[tuple[Inode, int]] = []
         try:
             while piece := await self._piece():
                 for item in stream.feed_untrusted(piece):
@@ -187,9 +188,12 @@ class FsSession(AgentSession):
                         self._user.files.replace(current, current.content + item)
                     else:
                         current, count = self._place(item), count + 1
+                        times.append((current, item.mtime_ns))
             stream.finish_untrusted()
         except RemoteProtocolError:
             raise FileError(errno.EBADMSG) from None
+        for made, mtime_ns in times:  # what was put into them meanwhile has changed them
+            made.modified = mtime_ns
         if not count and not self._user.find(self._request.path).is_folder:
             raise FileError(errno.ENOTDIR)
         return Done(count=count)
@@ -206,6 +210,4 @@ class FsSession(AgentSession):
                 raise FileError(errno.ENOTDIR if record.kind == FOLDER else errno.EISDIR, path)
             del folder.entries[name]
         mode = record.mode if record.kind != SYMLINK else SYMLINK | 0o777
-        made = self._user.add(path, mode, record.target)
-        made.modified = record.mtime_ns
-        return made
+        return self._user.add(path, mode, record.target)

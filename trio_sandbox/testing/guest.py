@@ -104,6 +104,10 @@ class SimulatedGuest:
         """The numbers of the sessions that the agent has."""
         return sorted(self._machine.sessions) if self._machine is not None else []
 
+    def written(self, pid: int) -> int | None:
+        """Bytes that a process has written to its standard output and error; None when there is no such process."""
+        return self._machine.written(pid) if self._machine is not None else None
+
     @property
     def is_on(self) -> bool:
         """Whether a machine runs it now."""
@@ -126,6 +130,14 @@ class SimulatedGuest:
     def kill_vmm(self) -> None:
         """The VMM is killed from outside."""
         self._running.end(-9, None)
+
+    def cut(self, after: int = 7) -> None:
+        """The agent's stream breaks off, so many bytes after what has gone already."""
+        self._running.agent.cut(after)
+
+    def fill_disk(self, free: int = 0) -> None:
+        """No more than so many bytes find room in the files from now on."""
+        self.files.capacity = self.files.used + free
 
     def stall(self, seconds: float) -> None:
         """The agent does nothing for so long of the guest's time."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import attrs
@@ -21,6 +21,7 @@ from trio_sandbox.testing.agent import SimulatedAgent
 from trio_sandbox.testing.clock import GuestClock
 from trio_sandbox.testing.guest import SimulatedGuest
 from trio_sandbox.testing.port import Port
+from trio_sandbox.testing.strokes import deal_strokes
 from trio_sandbox.vm.console import ConsoleLog
 from trio_sandbox.vm.qmp import QmpClosed, QmpError
 from trio_sandbox.vm.running import MachineExit, end_process
@@ -126,6 +127,11 @@ class SimulatedMachine:
         """The guest's processes."""
         return [] if self._pid1 is None or self._gone.is_set() else list(self._pid1.processes.alive)
 
+    def written(self, pid: int) -> int | None:
+        """Bytes that a process has written."""
+        process = None if self._pid1 is None else self._pid1.processes.alive.get(pid)
+        return None if process is None else process.written
+
     @property
     def sessions(self) -> list[int]:
         """The agent's sessions."""
@@ -157,10 +163,12 @@ async def serve_simulated_machine(
     guest: SimulatedGuest,
     config: SandboxConfig,
     mark: Callable[[str], None],
+    cut_clients: Callable[[], Awaitable[object]],
     *,
     task_status: trio.TaskStatus[tuple[SimulatedMachine, AgentLink]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Boot `guest` and own its machine. Reports `started((machine, link))` when programs can run in it.
+    """Boot `guest` and own its machine. Reports `started((machine, link))` when programs can run in it, and deals the
+    strokes of the guest's faults from then on. cut_clients: cuts the connections of all clients.
 
     Raises BootError, RemoteProtocolError. Cancellation: the machine is killed.
     """
@@ -170,4 +178,5 @@ async def serve_simulated_machine(
         async with service(link.serve, name="agent link"):
             await configure(config, machine, link, configuration(config))
             task_status.started((machine, link))
+            await deal_strokes(guest, cut_clients)
             await trio.sleep_forever()

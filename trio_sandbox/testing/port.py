@@ -18,6 +18,7 @@ class _Direction:
     def __init__(self) -> None:
         self.data = bytearray()
         self.ended = False
+        self.left: int | None = None  # bytes that still pass before it breaks off
         self.lot = trio.lowlevel.ParkingLot()
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
@@ -29,8 +30,13 @@ class _Direction:
             if self.ended:
                 raise trio.BrokenResourceError("the other end of the port is closed")
             taken = CAPACITY - len(self.data)
+            if self.left is not None:
+                taken = min(taken, self.left)
+                self.left -= len(rest[:taken])
             self.data += rest[:taken]
             rest = rest[taken:]
+            if self.left == 0:
+                self.end()
             self.lot.unpark_all()
 
     async def receive(self, most: int | None) -> bytes:
@@ -74,6 +80,12 @@ class Port(trio.abc.Stream):
         """Wait until the other end has received all that was sent, or is closed."""
         while self._outgoing.data and not self._outgoing.ended:
             await self._outgoing.lot.park()
+
+    def cut(self, after: int) -> None:
+        """Break off what comes in once so many more bytes have been sent, at once with 0."""
+        self._incoming.left = after
+        if not after:
+            self._incoming.end()
 
     def close(self) -> None:
         """Close this end. What was sent can still be received."""

@@ -30,6 +30,8 @@ class Process:
     signals: Dispositions = attrs.Factory(Dispositions)
     spawned: Callable[[Process], None] = lambda process: None
     """Called with each background process that it starts."""
+    written: int = 0
+    """Bytes that it has got rid of."""
 
     @property
     def clock(self) -> GuestClock:

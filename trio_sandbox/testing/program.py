@@ -81,6 +81,7 @@ class ProgramOutput:
         raw = data.encode() if isinstance(data, str) else bytes(data)
         await self._process.turn()
         await self._pipe.write(self._printed(raw))
+        self._process.written += len(raw)
 
     def put(self, data: bytes) -> None:
         """Write what there is room for, without a wait."""

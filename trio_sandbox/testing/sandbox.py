@@ -55,9 +55,16 @@ async def serve_simulated_sandbox(
     async with AsyncExitStack() as stack:
         if home is not None:
             await stack.enter_async_context(claimed(runtime, home, Tenure.EPHEMERAL))
-        serve = partial(serve_simulated_machine, guest, config, runtime.mark)
+        serve = partial(serve_simulated_machine, guest, config, runtime.mark, partial(_cut, runtime))
         prepare = partial(prepare_guest, config, Tenure.EPHEMERAL)
         await run_machine(runtime, serve, prepare, task_status=task_status)
+
+
+async def _cut(runtime: Runtime) -> int:
+    transports = runtime.relay.transports
+    for transport in transports:
+        await transport.aclose()
+    return len(transports)
 
 
 async def cut_clients(sandbox: Sandbox) -> int:
@@ -68,7 +75,4 @@ async def cut_clients(sandbox: Sandbox) -> int:
     """
     runtime = sandbox._control
     assert isinstance(runtime, Runtime), "the handle of another process"
-    transports = runtime.relay.transports
-    for transport in transports:
-        await transport.aclose()
-    return len(transports)
+    return await _cut(runtime)
