@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from trio_sandbox.client.options import MAX_TIMEOUT_MS, ExecOptions, Stdin, StdinMode, exec_request
 from trio_sandbox.client.rlimits import Rlimit
+from trio_sandbox.testing.strategies import environments
 
 
 def build(args: Any = None, cmd: Any = "prog", **options: Any) -> ExecOptions:
@@ -113,14 +114,7 @@ def test_what_the_caller_cannot_change_is_not_copied() -> None:
     assert build(stdin=memoryview(b"abcdef")[::2]).stdin.data == b"ace"
 
 
-NAMES = st.text(st.characters(exclude_characters="=\0", exclude_categories=["Cs"]), min_size=1, max_size=8)
-VALUES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
-
-
-ENVIRONMENTS = st.dictionaries(NAMES, VALUES, max_size=3)
-
-
-@given(base=ENVIRONMENTS, call=ENVIRONMENTS, tty=st.booleans())
+@given(base=environments(), call=environments(), tty=st.booleans())
 def test_the_environment_is_the_sandboxs_then_the_calls_then_the_terminals(
     base: dict[str, str], call: dict[str, str], tty: bool
 ) -> None:
