@@ -7,8 +7,8 @@ import time
 from benchmarks import bare
 from benchmarks.figures import Figure, Samples
 from trio_sandbox import open_sandbox
+from trio_sandbox.files import closing_descriptor
 from trio_sandbox.home import Home
-from trio_sandbox.machine import closing_descriptor
 
 
 async def measure(home: Home, repeats: int) -> list[Figure]:

@@ -11,8 +11,8 @@ from benchmarks import bare
 from benchmarks.figures import Figure, Limit, Samples
 from benchmarks.memory import SETTLE, private_mb_of
 from trio_sandbox import Sandbox, open_sandbox
+from trio_sandbox.files import closing_descriptor
 from trio_sandbox.home import Home
-from trio_sandbox.machine import closing_descriptor
 from trio_sandbox.process.spawn import fork_server
 
 COLD = "bare QEMU, cold, to the agent's first byte"

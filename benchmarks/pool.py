@@ -12,8 +12,8 @@ import trio
 from benchmarks import bare
 from benchmarks.figures import Figure, Limit, Samples
 from trio_sandbox import HostLimitError, Sandbox, SandboxError, open_pool, open_sandbox
+from trio_sandbox.files import closing_descriptor
 from trio_sandbox.home import Home
-from trio_sandbox.machine import closing_descriptor
 
 COLD_BOOTS = 5
 CREATES = 100

@@ -11,8 +11,9 @@ import trio
 from benchmarks import bare
 from benchmarks.figures import Figure, Samples
 from trio_sandbox import open_sandbox
+from trio_sandbox.files import closing_descriptor
 from trio_sandbox.home import Home
-from trio_sandbox.machine import MachinePlan, closing_descriptor
+from trio_sandbox.machine import MachinePlan
 from trio_sandbox.vm.templates import OpenTemplate, TemplateStore
 
 PYTHON = ("python3", ["-c", "print(1)"])

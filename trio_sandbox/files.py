@@ -46,6 +46,15 @@ def anonymous_file(folder: Path, mode: int = 0o600) -> int:
         return descriptor
 
 
+@contextmanager
+def closing_descriptor(descriptor: int) -> Iterator[int]:
+    """The descriptor for the length of the block."""
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def descriptor_path(descriptor: int) -> str:
     """A path by which this process and its children that inherit `descriptor` can open the same file anew."""
     return f"/proc/self/fd/{descriptor}"

@@ -17,8 +17,8 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import attrs
@@ -28,7 +28,7 @@ from trio_sandbox.binaries import host_program_path
 from trio_sandbox.config import SandboxConfig
 from trio_sandbox.errors import BootError, SandboxError, StorageError
 from trio_sandbox.exclusive import exclusively
-from trio_sandbox.files import anonymous_copy, anonymous_file, descriptor_path, storage_errors
+from trio_sandbox.files import anonymous_copy, anonymous_file, closing_descriptor, descriptor_path, storage_errors
 from trio_sandbox.home import Home
 from trio_sandbox.host.facts import identity
 from trio_sandbox.host.ready import HostAssets
@@ -394,12 +394,3 @@ def _placeholder(folder: Path) -> int:
     descriptor = anonymous_file(folder)
     os.ftruncate(descriptor, PLACEHOLDER_SIZE)
     return descriptor
-
-
-@contextmanager
-def closing_descriptor(descriptor: int) -> Iterator[int]:
-    """The descriptor for the length of the block."""
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

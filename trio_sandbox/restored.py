@@ -17,12 +17,12 @@ import trio
 from trio_sandbox.binaries import host_program_path
 from trio_sandbox.config import SandboxConfig
 from trio_sandbox.errors import BootError
-from trio_sandbox.files import anonymous_copy, publish
+from trio_sandbox.files import anonymous_copy, closing_descriptor, publish
 from trio_sandbox.home import Home
 from trio_sandbox.host.ready import host_assets
 from trio_sandbox.image.cache.leases import leased
 from trio_sandbox.image.pinned import noted, pin
-from trio_sandbox.machine import CLONE_TIMEOUT, closing_descriptor, identification, introduce
+from trio_sandbox.machine import CLONE_TIMEOUT, identification, introduce
 from trio_sandbox.pull_event import OnPull
 from trio_sandbox.relay.link import AgentLink, LinkLost
 from trio_sandbox.runtime import Runtime

@@ -22,7 +22,7 @@ import trio
 from trio_sandbox.admission.admitted import Urgency, admitted, require_possible
 from trio_sandbox.client.sandbox import Sandbox
 from trio_sandbox.config import SandboxConfig
-from trio_sandbox.files import publish, storage_errors
+from trio_sandbox.files import closing_descriptor, publish, storage_errors
 from trio_sandbox.home import Home
 from trio_sandbox.host.ready import host_assets
 from trio_sandbox.image.cache.leases import leased
@@ -33,7 +33,7 @@ from trio_sandbox.image.rootfs import RootFilesystem
 from trio_sandbox.life import STOP_TIMEOUT
 from trio_sandbox.lifecycle import End, State
 from trio_sandbox.logs.recorder import recorded_logs
-from trio_sandbox.machine import DISK, MachinePlan, closing_descriptor, serve_machine
+from trio_sandbox.machine import DISK, MachinePlan, serve_machine
 from trio_sandbox.names import reserved_name
 from trio_sandbox.patch_sources import require_sources
 from trio_sandbox.preparation import prepare_guest

@@ -19,10 +19,11 @@ from tests.relay.scripted import open_session
 from trio_sandbox import Home, Sandbox, SandboxConfig, Stdin, open_sandbox
 from trio_sandbox import machine as machine_module
 from trio_sandbox.client.program import ExecHandle
+from trio_sandbox.files import closing_descriptor
 from trio_sandbox.host.ready import host_assets
 from trio_sandbox.image.rootfs import prepare_rootfs
 from trio_sandbox.image.upper import create_upper
-from trio_sandbox.machine import MachinePlan, closing_descriptor, serve_machine
+from trio_sandbox.machine import MachinePlan, serve_machine
 from trio_sandbox.relay.link import AgentLink
 from trio_sandbox.relay.messages import (
     Exec,

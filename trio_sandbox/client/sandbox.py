@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import math
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -13,28 +12,24 @@ from typing import Any, overload
 import anyio
 import attrs
 
-from trio_sandbox.client.creation import Creation, in_thread, make_sandbox
+from trio_sandbox.client.creating import Creating
+from trio_sandbox.client.creation import in_thread
 from trio_sandbox.client.forks import ForkRequest
 from trio_sandbox.client.guest_calls import GuestCalls
 from trio_sandbox.client.handle import SandboxHandle
 from trio_sandbox.client.logs import LogStream, all_logs, stream_of
 from trio_sandbox.client.metrics import MetricsStream, SandboxMetrics
 from trio_sandbox.client.pull_session import PullSession
-from trio_sandbox.client.remote import RemoteControl
 from trio_sandbox.client.shielded import shielded
-from trio_sandbox.config import SandboxConfig, flag_problem, grace_problem
-from trio_sandbox.errors import InvalidConfigError, SandboxNotFoundError
+from trio_sandbox.config import SandboxConfig
 from trio_sandbox.home import Home
 from trio_sandbox.lifecycle import End
 from trio_sandbox.logs.entry import LogEntry
 from trio_sandbox.logs.query import Query
-from trio_sandbox.patch_sources import require_sources
 from trio_sandbox.relay.client_messages import (
     SessionInfo,
 )
-from trio_sandbox.snapshot.store import find as find_snapshot
 from trio_sandbox.state.places import forget, store_of
-from trio_sandbox.state.rows import Tenure
 
 STOP_TIMEOUT = 10.0
 """Seconds that `stop` gives the guest to write its data and power off."""
@@ -78,7 +73,7 @@ class Sandbox(GuestCalls):
         Raises InvalidConfigError (all problems at once), UnsupportedError, SandboxAlreadyExistsError,
         HostNotReadyError, ImageError, StorageError, BootError, PatchFailedError. Cancellation: nothing is left.
         """
-        creating = _Creating.checked(name, options, detached, replace, replace_with_timeout, home)
+        creating = Creating.checked(name, options, detached, replace, replace_with_timeout, home)
         return Sandbox(await creating.run())
 
     @staticmethod
@@ -95,7 +90,7 @@ class Sandbox(GuestCalls):
 
         Wrong arguments are refused here, before anything is begun: see `create`.
         """
-        return PullSession(_Creating.checked(name, options, detached, replace, replace_with_timeout, home).begin)
+        return PullSession(Creating.checked(name, options, detached, replace, replace_with_timeout, home).begin)
 
     @staticmethod
     async def create_detached(name: str | SandboxConfig, **options: Any) -> Sandbox:
@@ -358,80 +353,3 @@ class Sandbox(GuestCalls):
                 stacklevel=2,
                 source=self,
             )
-
-
-@attrs.frozen
-class _Creating:
-    """What `create` was asked for, checked. grace: seconds for a sandbox that has the name; None leaves it alone."""
-
-    config: SandboxConfig
-    home: Home
-    detached: bool
-    grace: float | None
-
-    @classmethod
-    def checked(
-        cls,
-        name: str | SandboxConfig,
-        options: Mapping[str, Any],
-        detached: object,
-        replace: object,
-        replace_with_timeout: object,
-        home: object,
-    ) -> _Creating:
-        """Raises InvalidConfigError with all that is wrong, or UnsupportedError."""
-        problems = [
-            f"{key}: {problem}"
-            for key, problem in (
-                ("detached", flag_problem(detached)),
-                ("replace", flag_problem(replace)),
-                ("replace_with_timeout", None if replace_with_timeout is None else grace_problem(replace_with_timeout)),
-                (
-                    "home",
-                    None if home is None or isinstance(home, Home) else f"must be Home, not {type(home).__name__}",
-                ),
-            )
-            if problem
-        ]
-        if isinstance(name, SandboxConfig):
-            problems += [f"{key}: a SandboxConfig has it already" for key in options]
-            if problems:
-                raise InvalidConfigError(problems)
-            config = name
-        else:
-            config = SandboxConfig.from_options(name, options, problems)
-        grace = replace_with_timeout if isinstance(replace_with_timeout, int | float) else None
-        if grace is None and replace:
-            grace = STOP_TIMEOUT
-        return cls(config, home if isinstance(home, Home) else Home.default(), bool(detached), grace)
-
-    async def run(self) -> RemoteControl:
-        """Make it."""
-        await self._make_room()
-        return await make_sandbox(self.config, self.home, Tenure.NEW, detached=self.detached)
-
-    async def begin(self) -> Creation:
-        """Begin to make it."""
-        await self._make_room()
-        return await Creation.begin(self.config, self.home, Tenure.NEW, detached=self.detached)
-
-    async def _make_room(self) -> None:
-        """End what has the name, when what is asked for could be made as far as one can see."""
-        await in_thread(require_sources, self.config.patches)
-        if self.config.snapshot is not None:
-            await in_thread(find_snapshot, self.home, os.fspath(self.config.snapshot))
-        if self.grace is not None:
-            await _make_room(self.config.name, self.home, self.grace)
-
-
-async def _make_room(name: str, home: Home, timeout: float) -> None:
-    """End and remove the sandbox that has the name, if any."""
-    try:
-        old = await Sandbox.get(name, home=home)
-    except SandboxNotFoundError:
-        return
-    await old.stop(timeout)
-    try:
-        await old.remove()
-    except SandboxNotFoundError:  # it was ephemeral
-        pass

@@ -22,7 +22,6 @@ from trio_sandbox.home import Home
 from trio_sandbox.image_source import path_text
 from trio_sandbox.snapshot import store
 from trio_sandbox.snapshot.create import check_request, create, place_of
-from trio_sandbox.snapshot.memory import write_snapshot
 from trio_sandbox.snapshot.store import Artifact
 
 if TYPE_CHECKING:
@@ -142,6 +141,8 @@ class Snapshot:
         check_request(name, labels)
         home, folder = home or Home.default(), None if dest_dir is None else Path(dest_dir)
         if memory:
+            from trio_sandbox.snapshot.memory import write_snapshot  # it brings Trio along
+
             place = await in_thread(place_of, name, home, folder, force=force)
             async with _held(from_sandbox, home) as source:
                 write = partial(write_snapshot, home, place, source, labels=labels or {}, force=force)
