@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import pytest
 import trio
-from hypothesis import HealthCheck, find, given, settings
+from hypothesis import HealthCheck, Phase, find, given, settings
 from trio.testing import MockClock
 
 from trio_sandbox import ExecFailedError, ExecTimeoutError, FilesystemError, SandboxCrashedError
@@ -32,6 +32,7 @@ from trio_sandbox.testing.strategies import (
 )
 
 T = TypeVar("T")
+FIRST = settings(max_examples=500, phases=[Phase.generate], database=None, derandomize=True)
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -78,7 +79,7 @@ def test_whole_clients_are_played_whatever_goes_wrong(script: tuple[do.Action, .
 
 
 @given(file_trees(max_leaves=5))
-@settings(FEW, max_examples=15)
+@settings(FEW, max_examples=8)
 def test_a_tree_goes_into_a_sandbox_and_comes_back(tmp_path_factory: pytest.TempPathFactory, tree: FileNode) -> None:
     folder = tmp_path_factory.mktemp("tree")
     tree.make(folder / "there")
@@ -137,10 +138,10 @@ def test_a_full_disk_comes_at_its_time() -> None:
 
 
 def test_what_was_drawn_says_how_to_make_it_again() -> None:
-    drawn = find(faults(drops=True), lambda bad: bool(bad.strokes) and bad.drop_chance > 0)
+    drawn = find(faults(drops=True), lambda bad: bool(bad.strokes) and bad.drop_chance > 0, settings=FIRST)
     again = eval(repr(drawn), {"Faults": Faults, "Stroke": Stroke, "StrokeKind": StrokeKind})
     assert repr(again) == repr(drawn)
-    action = find(client_scripts([CAT]), lambda script: len(script) > 2)[1]
+    action = find(client_scripts([CAT]), lambda script: len(script) > 2, settings=FIRST)[1]
     assert "=None" not in repr(action)
 
 
