@@ -54,10 +54,14 @@ async def submit(service: str, job: str) -> str:
         return output.stdout_text.strip()
 
 
-async def rotate(service: str, generation: int) -> None:
-    """Start a new worker, make sure that it works, then let the old ones finish what they have, for up to a minute."""
+async def rotate(service: str) -> None:
+    """Start a new worker, make sure that it works, then let the old ones finish what they have, for up to a minute.
+
+    Of two that rotate at once one succeeds, and the other is told that the name is taken.
+    """
+    numbers = [int(handle.name.rpartition("-")[2]) for handle in await Sandbox.list({"service": service})]
+    name = f"{service}-{max(numbers, default=0) + 1}"
     old = await workers(service)
-    name = f"{service}-{generation}"
     labels = {"service": service}
     async with await Sandbox.create(name, image="local/base", labels=labels, detached=True, ephemeral=True) as worker:
         assert (await worker.exec("true")).success
@@ -77,7 +81,7 @@ async def main(service: str = "shout") -> None:
     try:
         async with trio.open_nursery() as nursery:
             for generation in (1, 2, 3):
-                await rotate(service, generation)
+                await rotate(service)
                 await customer(f"job {generation}")
                 for also in "ab":  # these go on while the next worker takes over
                     nursery.start_soon(customer, f"job {generation}{also}")
@@ -85,6 +89,7 @@ async def main(service: str = "shout") -> None:
         with trio.CancelScope(shield=True):
             for handle in await workers(service):
                 await handle.drain(timeout=60)
+            for handle in await Sandbox.list({"service": service}):  # those that drain already, too
                 await handle.wait_until_stopped()
     print(f"{len(done)} jobs done, none lost")
 
