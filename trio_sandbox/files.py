@@ -9,8 +9,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import secrets
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +39,8 @@ def anonymous_file(folder: Path, mode: int = 0o600) -> int:
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT) or not folder.is_dir():
                 raise
+        import tempfile  # costs as much as all of this module, which every command line needs
+
         descriptor, name = tempfile.mkstemp(dir=folder)
         os.unlink(name)
         return descriptor
@@ -79,7 +79,7 @@ def publish(descriptor: int, path: Path, mode: int = 0o600, *, durable: bool = T
             if error.errno not in (errno.ENOENT, errno.EXDEV, errno.EOPNOTSUPP):
                 raise
         # link(2) does not replace, and cannot name a file that was unlinked: go by a name beside it.
-        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
         try:
             try:
                 _link(descriptor, beside)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import struct
 import time
@@ -68,6 +67,8 @@ def lock_file(home: Home) -> Iterator[int]:
 
 def try_lock(descriptor: int, key: str, *, shared: bool = False) -> bool:
     """Lock `key` until the descriptor is closed; False when somebody else has it. shared: others may too who say so."""
+    import hashlib  # OpenSSL: nothing that only looks at the store needs it
+
     byte = int.from_bytes(hashlib.sha256(key.encode()).digest()[:7], "big")
     return _try_byte(descriptor, byte, fcntl.F_RDLCK if shared else fcntl.F_WRLCK)
 

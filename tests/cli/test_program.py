@@ -147,6 +147,13 @@ def test_what_the_store_knows_needs_no_event_loop(words: list[str], tmp_path: Pa
     assert done.stderr.strip() == ""
 
 
+def test_a_list_imports_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    store_of(Home(tmp_path)).add(SandboxRow("known", '{"name": "known", "image": "i"}', State.STOPPED, 1, 1))
+    dear = "{'hashlib', 'tempfile', 'shutil', 'secrets'} & set(sys.modules)"
+    done = run_watching_imports(f"assert run(['ls', '-a']) == 0; assert not {dear}, {dear}", tmp_path)
+    assert done.stderr.strip() == ""
+
+
 def test_help_lists_every_command() -> None:
     done = subprocess.run([sys.executable, "-m", "trio_sandbox", "--help"], capture_output=True, text=True, check=True)
     for name in cli.COMMANDS:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -51,7 +50,11 @@ def show_table(
     headings: Sequence[str], rows: Sequence[Sequence[str]], styles: Mapping[str, Mapping[str, str]] | None = None
 ) -> None:
     """A table: cut to the width of a terminal, whole elsewhere. styles: by heading, colours of the texts below it."""
-    width = shutil.get_terminal_size().columns if on_terminal() else None
+    width = None
+    if on_terminal():
+        import shutil
+
+        width = shutil.get_terminal_size().columns
     cells = [[plain(cell) for cell in row] for row in rows]
     widths = _fitting([headings, *cells], width)
     paint = (styles or {}) if coloured() else {}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import select
-import shutil
 import signal
 from functools import partial
 from pathlib import Path
@@ -37,6 +35,8 @@ def store_of(home: Home) -> Store:
 def remove_traces(home: Home, name: str, forgotten: bool = True) -> None:
     """Remove the socket of a sandbox that has ended, and what it kept if it is forgotten. Harmless when it is gone."""
     if forgotten:
+        import shutil  # with what it imports dearer than a look at the store
+
         shutil.rmtree(folder_of(home, name), ignore_errors=True)
     socket_of(home, name).unlink(missing_ok=True)
 
@@ -135,4 +135,6 @@ def _may_be_forgotten(home: Home, name: str, identity: tuple[int, int] | None, m
 
 def socket_of(home: Home, name: str) -> Path:
     """Where the relay of a sandbox with a process of its own listens: a short name, however long the sandbox's is."""
+    import hashlib  # OpenSSL: nothing that only looks at the store needs it
+
     return home.run / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.sock"
