@@ -83,7 +83,7 @@ def names(ran: list[list[str]]) -> list[str]:
 def test_a_fresh_checkout(checkout: Checkout) -> None:
     ran = checkout.bootstrap()
     assert names(ran) == ["venv", "pip"]
-    assert ran[1][-2:] == ["-e", ".[test,check]"]
+    assert ran[1][-2:] == ["-e", ".[test,check,docs]"]
 
 
 def test_everything_ends_with_set_up(checkout: Checkout) -> None:

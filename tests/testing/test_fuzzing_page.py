@@ -29,7 +29,8 @@ def test_the_planted_bug_is_found_and_shrunk_to_what_the_page_shows() -> None:
     story = "\n".join(caught.value.__notes__)
     rules = [line for line in story.splitlines() if re.match(r"state\.(start|write|act|add_)", line)]
     assert len(rules) <= STEPS
-    assert f"AssertionError: {caught.value}\n{story}".splitlines() == BLOCKS[1][1].splitlines()
+    problem = str(caught.value).partition("\n")[0]  # pytest adds lines where it looks into the package's asserts
+    assert f"AssertionError: {problem}\n{story}".splitlines() == BLOCKS[1][1].splitlines()
 
 
 @pytest.mark.parametrize("block", [code for kind, code in BLOCKS[2:] if kind == "python"])
