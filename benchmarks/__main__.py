@@ -63,6 +63,13 @@ class Report:
         self.limits += limits
         print(f"{limits_table(limits)}\n", flush=True)
 
+    def take(self, measured: tuple[dict[str, list[Figure]], list[Limit]], heading: str = "") -> None:
+        """Tables by title, each with its baseline first, and what is promised of them. heading: before each title."""
+        tables, limits = measured
+        for title, figures in tables.items():
+            self.add(title.lower(), f"{heading}{title}", figures, figures[0])
+        self.promise(limits)
+
     def write(self) -> None:
         """Everything into the folder of results."""
         RESULTS.mkdir(exist_ok=True)
@@ -95,45 +102,27 @@ async def _memory(report: Report, home: Home, repeats: int) -> None:
 
 
 async def _relay(report: Report, home: Home, repeats: int) -> None:
-    tables, limits = await relay.measure(home, repeats)
-    for title, figures in tables.items():
-        report.add(title.lower(), f"Relay: {title}", figures, figures[0])
-    report.promise(limits)
+    report.take(await relay.measure(home, repeats), heading="Relay: ")
 
 
 async def _crowd(report: Report, home: Home, repeats: int) -> None:
-    tables, limits = await crowd.measure(home, repeats)
-    for title, figures in tables.items():
-        report.add(title.lower(), title, figures, figures[0])
-    report.promise(limits)
+    report.take(await crowd.measure(home, repeats))
 
 
 async def _pull(report: Report, home: Home, repeats: int) -> None:
-    tables, limits = await trio.to_thread.run_sync(pull.measure, home, repeats)
-    for title, figures in tables.items():
-        report.add(title.lower(), title, figures, figures[0])
-    report.promise(limits)
+    report.take(await trio.to_thread.run_sync(pull.measure, home, repeats))
 
 
 async def _tests(report: Report, home: Home, repeats: int) -> None:
-    tables, limits = await trio.to_thread.run_sync(test_kit.measure, home, repeats)
-    for title, figures in tables.items():
-        report.add(title.lower(), title, figures, figures[0])
-    report.promise(limits)
+    report.take(await trio.to_thread.run_sync(test_kit.measure, home, repeats))
 
 
 async def _fork(report: Report, home: Home, repeats: int) -> None:
-    tables, limits = await fork.measure(home, repeats)
-    for title, figures in tables.items():
-        report.add(title.lower(), title, figures, figures[0])
-    report.promise(limits)
+    report.take(await fork.measure(home, repeats))
 
 
 async def _cli(report: Report, home: Home, repeats: int) -> None:
-    tables, limits = await trio.to_thread.run_sync(cli.measure, home, repeats)
-    for title, figures in tables.items():
-        report.add(title.lower(), title, figures, figures[0])
-    report.promise(limits)
+    report.take(await trio.to_thread.run_sync(cli.measure, home, repeats))
 
 
 async def _pool(report: Report, home: Home, repeats: int) -> None:

@@ -9,7 +9,6 @@ What is not said is as the host suggests. A change counts for what asks from the
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ import attrs
 from trio_sandbox.admission.host_size import memory_mib, processors
 from trio_sandbox.errors import InvalidConfigError
 from trio_sandbox.home import Home
+from trio_sandbox.settings_file import read_settings
 
 LIMITS_FILE = "limits.toml"
 MAX_FILE_BYTES = 64 << 10
@@ -46,20 +46,10 @@ class Limits:
     @classmethod
     def load(cls, home: Home) -> Limits:
         """What the file of the data folder says, or the host. Raises InvalidConfigError, which names every fault."""
-        path = home.root / LIMITS_FILE
-        try:
-            with path.open("rb") as file:
-                data = file.read(MAX_FILE_BYTES + 1)
-            if len(data) > MAX_FILE_BYTES:
-                raise InvalidConfigError([f"{path}: more than {MAX_FILE_BYTES} bytes"])
-            document = tomllib.loads(data.decode())
-        except (FileNotFoundError, NotADirectoryError):
+        document = read_settings(home, LIMITS_FILE, MAX_FILE_BYTES)
+        if document is None:
             return cls.of_host()
-        except OSError as error:
-            raise InvalidConfigError([f"{path}: {error.strerror}"]) from error
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-            raise InvalidConfigError([f"{path}: {error}"]) from error
-        return cls.from_document(document, cls.of_host(), str(path))
+        return cls.from_document(document, cls.of_host(), str(home.root / LIMITS_FILE))
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], suggested: Limits, name: str = LIMITS_FILE) -> Limits:

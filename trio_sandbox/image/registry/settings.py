@@ -16,7 +16,6 @@ order given, with the settings and credentials of its own host.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import attrs
 from trio_sandbox.errors import InvalidConfigError
 from trio_sandbox.home import Home
 from trio_sandbox.image.registry.reference import DOCKER_HUB, HUB_HOSTS, is_registry, is_repository
+from trio_sandbox.settings_file import read_settings
 
 SETTINGS_FILE = "registries.toml"
 MAX_SETTINGS_BYTES = 1 << 20
@@ -65,20 +65,10 @@ class Settings:
 
         Raises InvalidConfigError, which names every fault.
         """
-        path = home.root / SETTINGS_FILE
-        try:
-            with path.open("rb") as file:
-                data = file.read(MAX_SETTINGS_BYTES + 1)
-            if len(data) > MAX_SETTINGS_BYTES:
-                raise InvalidConfigError([f"{path}: more than {MAX_SETTINGS_BYTES} bytes"])
-            document = tomllib.loads(data.decode())
-        except (FileNotFoundError, NotADirectoryError):
+        document = read_settings(home, SETTINGS_FILE, MAX_SETTINGS_BYTES)
+        if document is None:
             return cls()
-        except OSError as error:
-            raise InvalidConfigError([f"{path}: {error.strerror}"]) from error
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-            raise InvalidConfigError([f"{path}: {error}"]) from error
-        return cls.from_document(document, home.root, str(path))
+        return cls.from_document(document, home.root, str(home.root / SETTINGS_FILE))
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], folder: Path, name: str = SETTINGS_FILE) -> Settings:
