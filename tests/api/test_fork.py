@@ -170,6 +170,11 @@ async def test_what_cannot_be_forked_is_refused() -> None:
             await sandbox.fork(0)
         with pytest.raises(InvalidConfigError):
             await sandbox.fork(name="not a name")
+        with pytest.raises(InvalidConfigError) as wrong:
+            await sandbox.fork(2, name=["-", "fine"], env={"A": 1}, idle_timeout=-1)
+        assert len(wrong.value.problems) == 3
+        with pytest.raises(InvalidConfigError):
+            await sandbox.fork(name=5)  # type: ignore[call-overload]
         with pytest.raises(SandboxAlreadyExistsError):
             await sandbox.fork(name="parent")
         with pytest.raises(SandboxAlreadyExistsError):  # and of the other child nothing is left

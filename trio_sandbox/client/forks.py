@@ -60,6 +60,12 @@ class ForkRequest:
             problems.append(f"detached: must be bool, not {type(detached).__name__}")
         chosen = _names(parent, count or 1, names, problems)
         problems += [f"{key}: a fork has its parent's" for key in sorted(set(changes) - CHANGES)]
+        wanted = {key: value for key, value in changes.items() if key in CHANGES}
+        for one in chosen or (parent,):
+            try:  # before the parent is copied; what its image is does not matter here
+                SandboxConfig.from_options(one, {"image": "local/parent", **wanted})
+            except InvalidConfigError as error:
+                problems += [problem for problem in error.problems if problem not in problems]
         if problems:
             raise InvalidConfigError(problems)
         return cls(chosen, bool(detached), dict(changes))
@@ -106,10 +112,13 @@ async def _together(make: Any, count: int) -> None:
         raise
 
 
-def _names(parent: str, count: int, names: str | Sequence[str] | None, problems: list[str]) -> tuple[str, ...]:
+def _names(parent: str, count: int, names: object, problems: list[str]) -> tuple[str, ...]:
     if names is None:
         stem = f"{parent[: NAME_LIMIT - 20]}-fork-{secrets.token_hex(3)}"
         return (stem,) if count == 1 else tuple(f"{stem}-{number}" for number in range(1, count + 1))
+    if not isinstance(names, str | Sequence):
+        problems.append(f"name: must be str, or a list of them, not {type(names).__name__}")
+        return ()
     chosen = (names,) if isinstance(names, str) else tuple(names)
     if len(chosen) != count or len(set(chosen)) != count:
         problems.append(f"name: {count} different ones are needed, not {len(chosen)}")
